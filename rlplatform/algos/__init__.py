@@ -1,0 +1,1 @@
+"""Algorithms: catalog and construction."""

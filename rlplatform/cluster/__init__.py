@@ -1,0 +1,1 @@
+"""Ray: the only place that starts it, run actors, the run manager."""

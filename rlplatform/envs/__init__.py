@@ -1,0 +1,1 @@
+"""Environments: catalog, construction, vector backends, exact state."""

@@ -1,0 +1,112 @@
+"""The exception tree.
+
+Every message says what, got, rule and what to do. An error made by the user carries ``exit_code`` 2, one of ours 1.
+Each class passes its message, and nothing else, to ``Exception.__init__``: so every one of them pickles across processes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RlPlatformError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    exit_code = 2
+
+
+class SpecError(RlPlatformError, ValueError):
+    """Raised when a spec, a setting or an override is not valid."""
+
+
+class UnknownNameError(RlPlatformError, LookupError):
+    """Raised when a name is in no catalog."""
+
+
+class MissingPackageError(RlPlatformError, ImportError):
+    """Raised when something needs a package that is not installed; the message holds the install command."""
+
+
+class EnvError(RlPlatformError):
+    """Raised when an environment cannot be made, or breaks its own contract."""
+
+
+class AlgorithmError(RlPlatformError, ValueError):
+    """Raised when an algorithm cannot work with the environment or the options it was given."""
+
+
+class StorageError(RlPlatformError):
+    """Raised when a folder cannot be written or read: no space, no permission, not there."""
+
+
+class CheckpointError(RlPlatformError):
+    """Raised when no usable checkpoint exists, or a checkpoint belongs to another spec."""
+
+
+class CheckpointDamaged(CheckpointError):
+    """Raised when a checkpoint's files differ from its manifest."""
+
+
+class RunNotFound(RlPlatformError, LookupError):
+    """Raised when no run has the given id."""
+
+
+class RunStateError(RlPlatformError):
+    """Raised when a run cannot go from its state to the requested one."""
+
+
+class RegistryError(RlPlatformError):
+    """Base of the errors of the model registry."""
+
+
+class ModelNotFound(RegistryError, LookupError):
+    """Raised when a model, a version or an alias is not in the registry."""
+
+
+class BundleError(RegistryError):
+    """Raised when a policy cannot be exported, or a bundle's files differ from its manifest."""
+
+
+class PolicyInputError(RlPlatformError, ValueError):
+    """Raised when an observation, a mask or a state does not fit the policy."""
+
+
+class ResourceError(RlPlatformError):
+    """Raised when more is asked for than the cluster has."""
+
+
+class TrainingFailed(RlPlatformError):
+    """Raised when a run ended in the state ``failed``; the message holds its reason."""
+
+    exit_code = 1
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the sentence that names the closest known names, or all of them when there are at most ten.
+
+    Args:
+        name: What was asked for.
+        known: The names that exist.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name.lower(), [known_name.lower() for known_name in names], n=3, cutoff=0.6)
+    matches = [known_name for known_name in names if known_name.lower() in close]
+    if matches:
+        return "Did you mean " + " or ".join(repr(match) for match in matches) + "?"
+    if len(names) <= 10:
+        return "Known: " + ", ".join(names) + "."
+    return f"{len(names)} are known; the nearest are {', '.join(names[:5])}, …"
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], list_command: str | None = None) -> UnknownNameError:
+    """Build the error for a name that is in no catalog.
+
+    Args:
+        kind: What the name stands for, such as ``algorithm``.
+        name: What was asked for.
+        known: The names that exist.
+        list_command: The command that prints them all.
+    """
+    hint = f" List them with `{list_command}`." if list_command else ""
+    return UnknownNameError(f"Unknown {kind} {name!r}. {did_you_mean(name, known)}{hint}")

@@ -1,0 +1,67 @@
+"""Every string that is a contract: metric keys, file names, environment variables. Each is spelled here and nowhere else.
+
+Metric keys are Stable-Baselines3's where it has one; the x-axis is always environment steps.
+"""
+
+from __future__ import annotations
+
+# --- metric keys ------------------------------------------------------------------------------------------------------
+STEP = "step"
+ROLLOUT_RETURN_MEAN = "rollout/ep_rew_mean"
+ROLLOUT_LENGTH_MEAN = "rollout/ep_len_mean"
+TIME_FPS = "time/fps"
+TIME_TOTAL_TIMESTEPS = "time/total_timesteps"
+WALL_CLOCK_PREFIX = "time/"
+"""Keys with this prefix hold wall-clock readings; comparisons of two runs leave them out."""
+
+EVAL_RETURN_MEAN = "eval/return_mean"
+EVAL_RETURN_STD = "eval/return_std"
+EVAL_RETURN_CI_LOW = "eval/return_ci_low"
+EVAL_RETURN_CI_HIGH = "eval/return_ci_high"
+EVAL_LENGTH_MEAN = "eval/length_mean"
+EVAL_N_EPISODES = "eval/n_episodes"
+EVAL_SUCCESS_RATE = "eval/success_rate"
+
+# --- folders under RLPLATFORM_HOME ------------------------------------------------------------------------------------
+RUNS_DIR = "runs"
+SEARCHES_DIR = "searches"
+MODELS_DIR = "models"
+LOGS_DIR = "logs"
+DEFAULT_HOME = "results"
+
+# --- files of a run ---------------------------------------------------------------------------------------------------
+SPEC_FILE = "spec.yaml"
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+METRICS_CSV_FILE = "metrics.csv"
+EVALUATIONS_FILE = "evaluations.jsonl"
+TENSORBOARD_DIR = "tb"
+CHECKPOINTS_DIR = "checkpoints"
+BEST_DIR = "best"
+REQUEST_FILE = "request.json"
+LOCK_FILE = ".lock"
+
+# --- files of a checkpoint and of a policy folder ---------------------------------------------------------------------
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.zip"
+NORMALIZER_FILE = "normalizer.npz"
+SESSION_FILE = "session.pkl"
+REPLAY_DIR = "replay"
+
+# --- files of a policy bundle -----------------------------------------------------------------------------------------
+BUNDLE_ONNX_FILE = "policy.onnx"
+BUNDLE_JSON_FILE = "policy.json"
+
+# --- environment variables --------------------------------------------------------------------------------------------
+HOME_ENV_VAR = "RLPLATFORM_HOME"
+ENV_PREFIX = "RLPLATFORM_"
+
+# --- Ray --------------------------------------------------------------------------------------------------------------
+RAY_NAMESPACE = "rlplatform"
+RUN_MANAGER_ACTOR = "rlplatform-run-manager"
+
+# --- entry point groups through which another package adds to the catalogs --------------------------------------------
+ALGORITHM_ENTRY_POINTS = "rlplatform.algorithms"
+ENVIRONMENT_ENTRY_POINTS = "rlplatform.environments"
+WRAPPER_ENTRY_POINTS = "rlplatform.wrappers"
+REWARD_ENTRY_POINTS = "rlplatform.rewards"

@@ -1,0 +1,1 @@
+"""Policies that act: bundle, ONNX export, runtime, registry."""
