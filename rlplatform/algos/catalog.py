@@ -1,7 +1,7 @@
 """Which algorithms exist, as strings: nothing is imported until an algorithm is used.
 
-Another package adds one by an entry point in the group ``rlplatform.algorithms``, whose name is the algorithm's and whose
-object is an :class:`AlgorithmEntry` or an algorithm class of Stable-Baselines3's shape. A built-in name cannot be replaced.
+Another package adds one by an entry point in the group ``rlplatform.algorithms``: its name is the algorithm's, its object
+an :class:`AlgorithmEntry` or a class of the shape of Stable-Baselines3's algorithms. A built-in name stays ours.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class AlgorithmEntry:
     """Lower case, as in a spec."""
     algorithm: str
     """``module:Class`` of the algorithm."""
-    spec: str | None
-    """``module:Class`` of its spec. None: derived from the constructor's signature."""
     family: Family
     """How it collects and learns: from rollouts, from a replay buffer, or by random search over weights."""
-    action_spaces: tuple[str, ...]
+    action_spaces: tuple[str, ...] = ALL_ACTION_SPACES
     """Class names of the action spaces it can act in."""
+    spec: str | None = None
+    """``module:Class`` of its spec. None: derived from the constructor's signature."""
     summary: str = ""
     """One line for lists."""
     paper: str = ""
@@ -55,8 +55,9 @@ def _builtin(
     recurrent: bool = False,
     masks: bool = False,
 ) -> AlgorithmEntry:
-    spec = f"rlplatform.specs.algos:{algorithm.partition(':')[2]}Spec"
-    return AlgorithmEntry(name, algorithm, spec, family, action_spaces, summary, paper, recurrent, masks)
+    module = {"on_policy": "on_policy", "off_policy": "off_policy", "ars": "random_search"}[family]
+    spec = f"rlplatform.specs.{module}:{algorithm.partition(':')[2]}Spec"
+    return AlgorithmEntry(name, algorithm, family, action_spaces, spec, summary, paper, recurrent, masks)
 
 
 _SB3 = "stable_baselines3"
@@ -91,7 +92,7 @@ _BUILTIN: Mapping[str, AlgorithmEntry] = {
                  "Augmented Random Search over the weights; no gradients.", "arXiv:1803.07055"),
         _builtin("recurrent_ppo", f"{_CONTRIB}.ppo_recurrent:RecurrentPPO", "on_policy", ALL_ACTION_SPACES,
                  "PPO with an LSTM, for partly observed environments.", "arXiv:1707.06347", recurrent=True),
-        _builtin("maskable_ppo", f"{_CONTRIB}.ppo_mask:MaskablePPO", "on_policy", ("Discrete", "MultiDiscrete", "MultiBinary"),
+        _builtin("maskable_ppo", f"{_CONTRIB}.ppo_mask:MaskablePPO", "on_policy", ALL_ACTION_SPACES[1:],
                  "PPO that never takes an action the environment masks.", "arXiv:2006.14171", masks=True),
     )
 }  # fmt: skip
@@ -113,8 +114,8 @@ def _load_plugin(point: EntryPoint) -> AlgorithmEntry:
         loaded = point.load()
     except (ImportError, AttributeError) as err:
         raise AlgorithmError(
-            f"The algorithm {point.name!r} of the package {point.dist.name if point.dist else point.value!r} cannot be loaded "
-            f"from {point.value!r}: {err}. Repair or uninstall that package."
+            f"The algorithm {point.name!r} cannot be loaded from {point.value!r}: {err}. "
+            f"Repair or uninstall the package {point.dist.name if point.dist else point.module!r}."
         ) from err
     if isinstance(loaded, AlgorithmEntry):
         return loaded
@@ -122,10 +123,12 @@ def _load_plugin(point: EntryPoint) -> AlgorithmEntry:
         raise AlgorithmError(
             f"The entry point {point.name!r} = {point.value!r} must be an AlgorithmEntry or a class, got {loaded!r}."
         )
-    bases = {base.__name__ for base in loaded.__mro__}
-    family: Family = "on_policy" if "OnPolicyAlgorithm" in bases else "off_policy" if "OffPolicyAlgorithm" in bases else "ars"
-    summary = (loaded.__doc__ or "").strip().partition("\n")[0]
-    return AlgorithmEntry(point.name, f"{loaded.__module__}:{loaded.__qualname__}", None, family, ALL_ACTION_SPACES, summary)
+    return AlgorithmEntry(
+        name=point.name,
+        algorithm=f"{loaded.__module__}:{loaded.__qualname__}",
+        family="off_policy" if "OffPolicyAlgorithm" in {base.__name__ for base in loaded.__mro__} else "on_policy",
+        summary=(loaded.__doc__ or "").strip().partition("\n")[0],
+    )
 
 
 def algorithm_names() -> list[str]:

@@ -16,7 +16,7 @@ class ScheduleSpec(Spec):
     """How a value moves over the budget of a run."""
 
     schedule: Literal["constant", "linear", "exponential"] = "linear"
-    """`linear` adds the same amount each step, `exponential` multiplies by the same factor, `constant` stays at `initial`."""
+    """`linear` adds the same each step, `exponential` multiplies by the same factor, `constant` stays at `initial`."""
     initial: Annotated[float, Field(gt=0)]
     """Value at the first step."""
     final: Annotated[float, Field(ge=0)] = 0.0
@@ -41,7 +41,7 @@ def _read_shorthand(value: Any) -> Any:
 def _within_one(value: float | ScheduleSpec) -> float | ScheduleSpec:
     largest = value if isinstance(value, float) else max(value.initial, value.final)
     if largest > 1:
-        raise ValueError(f"must be in (0, 1], got {largest}. Use 0.1–0.3")
+        raise ValueError(f"must be in (0, 1], got {largest}. Use 0.1 to 0.3")
     return value
 
 
