@@ -1,7 +1,7 @@
 """Which algorithms exist, as strings: nothing is imported until an algorithm is used.
 
-Another package adds one by an entry point in the group ``rlplatform.algorithms``: its name is the algorithm's, its object
-an :class:`AlgorithmEntry` or a class of the shape of Stable-Baselines3's algorithms. A built-in name stays ours.
+Another package adds one by an entry point in the group ``rlplatform.algorithms``: its name is the algorithm's, its
+object an :class:`AlgorithmEntry` or a class of the shape of Stable-Baselines3's algorithms. A built-in name stays ours.
 """
 
 from __future__ import annotations

@@ -36,11 +36,11 @@ Tau = Annotated[
 ]
 TargetUpdateInterval = Annotated[
     PositiveInt,
-    Field(description="Distance between updates of the target network: DQN's in environment steps, others' in updates."),
+    Field(description="Distance between updates of the target network: for DQN in steps, else in updates."),
 ]
 PolicyDelay = Annotated[PositiveInt, Field(description="Critic updates for each update of the actor.")]
 ExplorationFraction = Annotated[
-    float, Field(gt=0, le=1, description="Fraction of the budget after which the exploration rate has fallen to its end.")
+    float, Field(gt=0, le=1, description="Fraction of the budget after which the exploration rate is final.")
 ]
 FinalExplorationRate = Annotated[
     Fraction, Field(description="Probability of a random action at the end of exploration's decay.")
@@ -56,7 +56,7 @@ Policy = Annotated[
 ]
 LstmPolicy = Annotated[
     Literal["auto", "MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy"],
-    Field(description="Kind of network. `auto`: CNN for images, several inputs for dictionaries, else MLP, with an LSTM."),
+    Field(description="Kind of network, with an LSTM. `auto`: by the observation space, as for other algorithms."),
 ]
 
 # --- exploration and training frequency -------------------------------------------------------------------------------

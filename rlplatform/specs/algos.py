@@ -137,9 +137,10 @@ def _load_spec(name: str, target: str) -> type[AlgoSpec]:
 def _derive(entry: AlgorithmEntry) -> type[AlgoSpec]:
     """Make a spec from a constructor's signature; the ranges of its options are checked by the constructor itself."""
     module, _, attribute = entry.algorithm.partition(":")
-    fields: dict[str, Any] = {}
+    name = Annotated[str, Field(pattern=f"^{re.escape(entry.name)}$")]
+    fields: dict[str, Any] = {"name": (name, entry.name), "policy_kwargs": (dict[str, JsonValue], {})}
     for parameter in signature(getattr(import_module(module), attribute)).parameters.values():
-        if parameter.name in PLATFORM_ARGUMENTS | CLASS_ARGUMENTS | {"policy", "policy_kwargs"}:
+        if parameter.name in PLATFORM_ARGUMENTS | CLASS_ARGUMENTS | {"policy", *fields}:
             continue
         if parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
             fields[parameter.name] = _field_of(parameter)
@@ -147,8 +148,6 @@ def _derive(entry: AlgorithmEntry) -> type[AlgoSpec]:
         f"{attribute}Spec",
         __base__=AlgoSpec,
         __doc__=f"Options of `{entry.algorithm}`, from its signature.",
-        name=(Annotated[str, Field(pattern=f"^{re.escape(entry.name)}$")], entry.name),
-        policy_kwargs=(dict[str, JsonValue], {}),
         **fields,
     )
     derived.amendable = AlgoSpec.amendable & derived.model_fields.keys()

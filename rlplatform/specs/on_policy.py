@@ -101,7 +101,7 @@ class _ClippedObjective(_Minibatches, _ActorCritic):
     """End an update when the KL divergence from the old policy passes 1.5 times this. None: no limit."""
 
 
-class PPOSpec(_ClippedObjective, _SquashedBySde):
+class PPOSpec(_SquashedBySde, _ClippedObjective):
     """Proximal Policy Optimization (Schulman et al., 2017, arXiv:1707.06347)."""
 
     name: Literal["ppo"] = "ppo"
@@ -110,7 +110,7 @@ class PPOSpec(_ClippedObjective, _SquashedBySde):
     batch_size: BatchSize = 64
 
 
-class RecurrentPPOSpec(_ClippedObjective, _SquashedBySde):
+class RecurrentPPOSpec(_SquashedBySde, _ClippedObjective):
     """PPO with an LSTM."""
 
     name: Literal["recurrent_ppo"] = "recurrent_ppo"
@@ -130,7 +130,7 @@ class MaskablePPOSpec(_ClippedObjective):
     batch_size: BatchSize = 64
 
 
-class A2CSpec(_ActorCritic, _SquashedBySde):
+class A2CSpec(_SquashedBySde, _ActorCritic):
     """Advantage Actor-Critic (Mnih et al., 2016, arXiv:1602.01783)."""
 
     name: Literal["a2c"] = "a2c"
@@ -154,7 +154,7 @@ class A2CSpec(_ActorCritic, _SquashedBySde):
         return self
 
 
-class TRPOSpec(_Minibatches, _SquashedBySde):
+class TRPOSpec(_SquashedBySde, _Minibatches):
     """Trust Region Policy Optimization (Schulman et al., 2015, arXiv:1502.05477)."""
 
     amendable = _Minibatches.amendable | {
