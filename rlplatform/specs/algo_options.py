@@ -5,11 +5,13 @@ An option whose default differs between algorithms is a documented type here, so
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator
 
 from rlplatform.specs.base import Spec
+from rlplatform.specs.one_of import one_of
 from rlplatform.specs.schedules import PositiveOrSchedule
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -45,11 +47,17 @@ ExplorationFraction = Annotated[
 FinalExplorationRate = Annotated[
     Fraction, Field(description="Probability of a random action at the end of exploration's decay.")
 ]
+_LearnedCoefficient = Annotated[str, Field(pattern=r"^auto(_(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)?$")]
 EntropyCoefficient = Annotated[
-    float | Annotated[str, Field(pattern=r"^auto(_(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)?$")],
+    NonNegativeFloat | _LearnedCoefficient,
+    one_of("a number, `auto`, or `auto_` and a number", number=NonNegativeFloat, text=_LearnedCoefficient),
     Field(description="Weight of the entropy bonus; `auto` learns it, `auto_0.1` learns it from 0.1 on."),
 ]
-
+TargetEntropy = Annotated[
+    float | Literal["auto"],
+    one_of("a number or `auto`", number=float, text=Literal["auto"]),
+    Field(description="Entropy that `ent_coef: auto` aims at, in nats. `auto`: minus the number of action dimensions."),
+]
 Policy = Annotated[
     Literal["auto", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"],
     Field(description="Kind of network. `auto`: CNN for images, several inputs for dictionaries, else MLP."),
@@ -62,31 +70,54 @@ LstmPolicy = Annotated[
 # --- exploration and training frequency -------------------------------------------------------------------------------
 
 
-class NormalNoise(Spec):
+_PerDimension = Annotated[tuple[float, ...], Field(min_length=1)]
+_Noise = Annotated[
+    float | _PerDimension, one_of("a number, or one for each action dimension", number=float, sequence=_PerDimension)
+]
+
+
+class _NoiseSpec(Spec):
+    sigma: _Noise
+    """Standard deviation in units of the action scaled to [-1, 1]: one number, or one for each action dimension."""
+    mean: _Noise = 0.0
+    """Mean, likewise."""
+
+    @field_validator("sigma")
+    @classmethod
+    def _never_negative(cls, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if min(value if isinstance(value, tuple) else (value,)) < 0:
+            raise ValueError(f"must be ≥ 0, got {value}. Use 0.1")
+        return value
+
+
+class NormalNoise(_NoiseSpec):
     """Gaussian noise, independent at every step."""
 
-    type: Literal["normal"]
-    mean: float | tuple[float, ...] = 0.0
-    """Mean, in units of the action scaled to [-1, 1]; one number, or one for each action dimension."""
-    sigma: NonNegativeFloat | tuple[NonNegativeFloat, ...]
-    """Standard deviation, in the same units."""
+    type: Literal["normal"] = "normal"
 
 
-class OrnsteinUhlenbeckNoise(Spec):
+class OrnsteinUhlenbeckNoise(_NoiseSpec):
     """Noise that is correlated in time and drifts back to its mean."""
 
-    type: Literal["ornstein_uhlenbeck"]
-    mean: float | tuple[float, ...] = 0.0
-    """Mean, in units of the action scaled to [-1, 1]; one number, or one for each action dimension."""
-    sigma: NonNegativeFloat | tuple[NonNegativeFloat, ...]
-    """Scale of the random part, in the same units."""
+    type: Literal["ornstein_uhlenbeck"] = "ornstein_uhlenbeck"
     theta: PositiveFloat = 0.15
     """Rate of the drift towards the mean, per unit of time."""
     dt: PositiveFloat = 0.01
     """Time of one step."""
 
 
-ActionNoise = Annotated[NormalNoise | OrnsteinUhlenbeckNoise, Field(discriminator="type")]
+def _noise_by_type(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    if not isinstance(value, Mapping):
+        return handler(value)
+    kind = value.get("type", "normal")
+    if kind == "normal":
+        return NormalNoise.model_validate(value)
+    if kind == "ornstein_uhlenbeck":
+        return OrnsteinUhlenbeckNoise.model_validate(value)
+    raise ValueError(f"`type` must be `normal` or `ornstein_uhlenbeck`, got {kind!r}")
+
+
+ActionNoise = Annotated[NormalNoise | OrnsteinUhlenbeckNoise, WrapValidator(_noise_by_type)]
 
 
 class TrainFrequency(Spec):
@@ -107,6 +138,7 @@ def _read_pair(value: Any) -> Any:
 
 TrainFreq = Annotated[
     PositiveInt | TrainFrequency,
+    one_of("a number of steps, or {n, unit}", number=PositiveInt, mapping=TrainFrequency),
     BeforeValidator(_read_pair),
     Field(description="Steps of all environments between two phases of training, or {n: 1, unit: episode}."),
 ]

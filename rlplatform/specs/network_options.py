@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from rlplatform.specs.algo_options import NonNegativeFloat, PositiveFloat, PositiveInt
 from rlplatform.specs.base import Spec
+from rlplatform.specs.one_of import one_of
 
 Critics = Annotated[PositiveInt, Field(description="Critics; the smallest of their values is believed.")]
 Layers = tuple[PositiveInt, ...]
@@ -39,6 +40,14 @@ class ActorQLayers(Spec):
     """Units of each hidden layer of the actor."""
     qf: Layers
     """Units of each hidden layer of each critic."""
+
+
+ActorCriticArchitecture = Annotated[
+    Layers | ActorCriticLayers, one_of("a list of units, or {pi, vf}", sequence=Layers, mapping=ActorCriticLayers)
+]
+ActorQArchitecture = Annotated[
+    Layers | ActorQLayers, one_of("a list of units, or {pi, qf}", sequence=Layers, mapping=ActorQLayers)
+]
 
 
 class NetworkKwargs(Spec):
@@ -73,7 +82,7 @@ class MaskableActorCriticKwargs(NetworkKwargs):
     """Keyword arguments of on-policy policies that act on masked discrete actions."""
 
     activation_fn: Activation = "tanh"
-    net_arch: Layers | ActorCriticLayers | None = None
+    net_arch: ActorCriticArchitecture | None = None
     """Units of each hidden layer, for both or {pi, vf}. None: [64, 64], for images none."""
     ortho_init: bool = True
     """Initialise weights orthogonally."""
@@ -120,7 +129,7 @@ class RecurrentActorCriticKwargs(ActorCriticKwargs):
 class DeterministicActorKwargs(NetworkKwargs):
     """Keyword arguments of TD3's policies."""
 
-    net_arch: Layers | ActorQLayers | None = None
+    net_arch: ActorQArchitecture | None = None
     """Units of each hidden layer, for both or {pi, qf}. None: the algorithm's own, 256 to 1024 units wide."""
     n_critics: Critics = 2
     share_features_extractor: bool = False

@@ -21,6 +21,7 @@ from rlplatform.specs.algo_options import (
     PositiveFloat,
     PositiveInt,
     ReplayBufferKwargs,
+    TargetEntropy,
     TargetUpdateInterval,
     Tau,
     TrainFreq,
@@ -143,8 +144,7 @@ class _MaximumEntropy(_ContinuousOffPolicy, StateDependentExplorationSpec, Logge
     amendable = _ContinuousOffPolicy.amendable | {"ent_coef", "target_entropy", "use_sde_at_warmup"}
 
     ent_coef: EntropyCoefficient = "auto"
-    target_entropy: float | Literal["auto"] = "auto"
-    """Entropy that `ent_coef: auto` aims at, in nats. `auto`: minus the number of action dimensions."""
+    target_entropy: TargetEntropy = "auto"
     use_sde_at_warmup: bool = False
     """Explore by gSDE instead of uniformly before `learning_starts`."""
 

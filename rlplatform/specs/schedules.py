@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rlplatform.specs.base import Spec
+from rlplatform.specs.one_of import one_of
 
 
 class ScheduleSpec(Spec):
@@ -45,7 +46,12 @@ def _within_one(value: float | ScheduleSpec) -> float | ScheduleSpec:
     return value
 
 
-PositiveOrSchedule = Annotated[Annotated[float, Field(gt=0)] | ScheduleSpec, BeforeValidator(_read_shorthand)]
+_Positive = Annotated[float, Field(gt=0)]
+PositiveOrSchedule = Annotated[
+    _Positive | ScheduleSpec,
+    one_of("a number, {schedule, initial, final}, or `lin_` and a number", number=_Positive, mapping=ScheduleSpec),
+    BeforeValidator(_read_shorthand),
+]
 """A positive number or a schedule."""
 UnitOrSchedule = Annotated[PositiveOrSchedule, AfterValidator(_within_one)]
 """A number in (0, 1] or a schedule within it."""

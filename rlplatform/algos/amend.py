@@ -1,0 +1,138 @@
+"""Changing the options of a live model, as an amendment of its run or a step of population based training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
+
+from rlplatform.algos.values import action_noise, schedule
+from rlplatform.errors import AlgorithmError
+from rlplatform.specs.algo_options import TrainFrequency
+from rlplatform.specs.algos import AlgoSpec
+
+Setter = Callable[[Any, str, Any], None]
+"""Puts the new value of one option into a model: ``(model, option, value)``."""
+
+
+def apply_amendment(model: BaseAlgorithm, old: AlgoSpec, new: AlgoSpec) -> None:
+    """Change a live model so that its next rollout and update follow another spec; all options change, or none.
+
+    Args:
+        model: Built from ``old``.
+        old: What the model follows now.
+        new: What it is to follow.
+
+    Raises:
+        AlgorithmError: If the algorithm differs, or an option that cannot change on a live model.
+        SpecError: If the new options do not fit the number of environments.
+    """
+    if old.name != new.name:
+        raise AlgorithmError(f"A live `{old.name}` cannot become `{new.name}`. Start a new run.")
+    changed = [option for option in type(new).model_fields if getattr(old, option) != getattr(new, option)]
+    for option in changed:
+        check_amendable(old, new, option)
+    new.check_n_envs(model.n_envs)
+    for option in changed:
+        _SETTERS.get(option, setattr)(model, option, getattr(new, option))
+
+
+def check_amendable(old: AlgoSpec, new: AlgoSpec, option: str) -> None:
+    """Check that one option may change on a live model.
+
+    Raises:
+        AlgorithmError: If it may not; the message names the options that may.
+    """
+    before, after = getattr(old, option), getattr(new, option)
+    advice = f"Change only {', '.join(f'`{name}`' for name in sorted(old.amendable))}, or start a new run."
+    if option not in old.amendable:
+        raise AlgorithmError(
+            f"`algorithm.{option}` cannot change on a live model, got {after!r} instead of {before!r}: its networks and "
+            f"buffers were built with it. {advice}"
+        )
+    if option == "ent_coef" and isinstance(before, str) != isinstance(after, str):
+        raise AlgorithmError(
+            f"`algorithm.ent_coef` cannot change between learned and fixed on a live model, got {after!r} instead of "
+            f"{before!r}: only the learned one has an optimizer. {advice}"
+        )
+    if option == "ent_coef" and isinstance(after, str):
+        raise AlgorithmError(
+            f"`algorithm.ent_coef` starts from its initial value only once, got {after!r} instead of {before!r}. {advice}"
+        )
+
+
+def _set_learning_rate(model: Any, option: str, value: Any) -> None:
+    model.learning_rate = schedule(value)
+    model._setup_lr_schedule()  # The optimizers' groups follow at the start of the next update.
+
+
+def _set_schedule(model: Any, option: str, value: Any) -> None:
+    setattr(model, option, None if value is None else FloatSchedule(schedule(value)))
+
+
+def _set_delta_std(model: Any, option: str, value: Any) -> None:
+    model.delta_std_schedule = FloatSchedule(schedule(value))
+
+
+def _set_n_top(model: Any, option: str, value: Any) -> None:
+    model.n_top = model.n_delta if value is None else value
+
+
+def _set_discount(model: Any, option: str, value: Any) -> None:
+    """Set ``gamma`` or ``gae_lambda``, of which rollout buffers and n-step replay buffers hold a copy."""
+    setattr(model, option, value)
+    for buffer in (getattr(model, "rollout_buffer", None), getattr(model, "replay_buffer", None)):
+        if hasattr(buffer, option):
+            setattr(buffer, option, value)
+    if option in getattr(model, "replay_buffer_kwargs", {}):
+        model.replay_buffer_kwargs[option] = value
+
+
+def _set_train_freq(model: Any, option: str, value: Any) -> None:
+    frequency = value if isinstance(value, TrainFrequency) else TrainFrequency(n=value)
+    model.train_freq = TrainFreq(frequency.n, TrainFrequencyUnit(frequency.unit))
+
+
+def _set_exploration(model: Any, option: str, value: Any) -> None:
+    setattr(model, option, value)
+    model.exploration_schedule = LinearSchedule(
+        model.exploration_initial_eps, model.exploration_final_eps, model.exploration_fraction
+    )
+
+
+def _set_action_noise(model: Any, option: str, value: Any) -> None:
+    model.action_noise = None if value is None else action_noise(value, model.action_space, model.n_envs)
+
+
+def _set_ent_coef(model: Any, option: str, value: Any) -> None:
+    model.ent_coef = value
+    if hasattr(model, "ent_coef_tensor"):
+        model.ent_coef_tensor = torch.tensor(float(value), device=model.device)
+
+
+def _set_target_entropy(model: Any, option: str, value: Any) -> None:
+    model.target_entropy = float(-np.prod(model.action_space.shape)) if value == "auto" else value
+
+
+_SETTERS: dict[str, Setter] = {
+    "learning_rate": _set_learning_rate,
+    "clip_range": _set_schedule,
+    "clip_range_vf": _set_schedule,
+    "delta_std": _set_delta_std,
+    "n_top": _set_n_top,
+    "gamma": _set_discount,
+    "gae_lambda": _set_discount,
+    "train_freq": _set_train_freq,
+    "exploration_fraction": _set_exploration,
+    "exploration_initial_eps": _set_exploration,
+    "exploration_final_eps": _set_exploration,
+    "action_noise": _set_action_noise,
+    "ent_coef": _set_ent_coef,
+    "target_entropy": _set_target_entropy,
+}
+"""Options that a model holds elsewhere than in an attribute of the same name."""
