@@ -1,0 +1,325 @@
+"""The folder of one run: its id, its paths, its record, its lock, and the requests to it.
+
+    runs/cartpole-v1-ppo-s0-20261121-041530-9f3a/
+        spec.yaml  run.json  metrics.jsonl  evaluations.jsonl  metrics.csv  tb/  checkpoints/  best/
+
+Who may write what: the process that holds the lock writes everything; any process may change run.json through
+`RunDir.edit` and leave a request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import JsonValue, ValidationError
+
+from rlplatform.artifacts.atomic import recover_dirs, replace_dir, storage_errors, write_json, write_text
+from rlplatform.artifacts.jsonl import truncate_file
+from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
+from rlplatform.artifacts.provenance import command_line, git_revision, machine, package_versions
+from rlplatform.artifacts.run_record import Amendment, Attempt, RunProgress, RunRecord
+from rlplatform.artifacts.run_state import FINISHED, transition
+from rlplatform.errors import RunNotFound, RunStateError, StorageError, did_you_mean
+from rlplatform.logs import get_logger
+from rlplatform.names import (
+    BEST_DIR,
+    CHECKPOINTS_DIR,
+    DEFAULT_HOME,
+    EVALUATIONS_FILE,
+    HOME_ENV_VAR,
+    LOCK_FILE,
+    METRICS_CSV_FILE,
+    METRICS_FILE,
+    RECORD_LOCK_FILE,
+    REQUEST_FILE,
+    RUN_FILE,
+    RUNS_DIR,
+    SPEC_FILE,
+    TENSORBOARD_DIR,
+)
+from rlplatform.specs.load import dump_spec
+from rlplatform.specs.run import RunSpec
+
+Action = Literal["pause", "stop"]
+
+_LOCK_PATIENCE_S = 1.0
+"""Longer than `is_locked` of somebody else holds the lock."""
+
+_log = get_logger(__name__)
+
+
+def home() -> Path:
+    """Return the absolute folder below which everything is written: ``RLPLATFORM_HOME``, else ``results`` where you stand."""
+    return Path(os.environ.get(HOME_ENV_VAR) or DEFAULT_HOME).expanduser().absolute()
+
+
+class RunDir:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Point at the run in the folder ``path``."""
+        self.path = path.absolute()
+
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunDir) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    @classmethod
+    def create(cls, home: Path, spec: RunSpec) -> RunDir:
+        """Make a new folder for a run of ``spec``, with spec.yaml and run.json in it.
+
+        Args:
+            home: The folder that holds ``runs/``.
+            spec: What to train, with every ``auto`` resolved.
+
+        Raises:
+            StorageError: If the folder cannot be written.
+        """
+        now = datetime.now(UTC)
+        path = home.absolute() / RUNS_DIR / _new_id(spec, now)
+        if path.exists():  # one in 65,536 within the same second
+            return cls.create(home, spec)
+        record = RunRecord(
+            id=path.name, name=spec.title, algorithm=spec.algorithm.name, env=spec.env.id, seed=spec.seed, created_at=now,
+            spec_digest=spec.training_digest(), env_backend=spec.env.backend, env_state=spec.env.state,
+            progress=RunProgress(total=spec.budget.total_timesteps), command=command_line(),
+            git=git_revision(Path.cwd()), machine=machine(), versions=package_versions())
+        with replace_dir(path) as folder:
+            write_text(folder / SPEC_FILE, dump_spec(spec))
+            _write_record(folder / RUN_FILE, record)
+        return cls(path)
+
+    @classmethod
+    def open(cls, home: Path, run_id_or_path: str | Path) -> RunDir:
+        """Find a run by its id, the unique beginning of its id, or the path of its folder.
+
+        Raises:
+            RunNotFound: If there is no such run, or several begin so.
+        """
+        path = Path(run_id_or_path)
+        if (path / RUN_FILE).is_file():
+            return cls(path)
+        wanted = str(run_id_or_path)
+        known = _run_ids(home)
+        begins = [wanted] if wanted in known else [run_id for run_id in known if wanted and run_id.startswith(wanted)]
+        if len(begins) == 1:
+            return cls(home / RUNS_DIR / begins[0])
+        if begins:
+            raise RunNotFound(f"{len(begins)} runs begin with {wanted!r}: {', '.join(begins[:5])}. Give more of the id.")
+        if not known:
+            raise RunNotFound(f"There is no run {wanted!r}: {home / RUNS_DIR} holds none. Train one, or set {HOME_ENV_VAR}.")
+        raise RunNotFound(f"There is no run {wanted!r} in {home / RUNS_DIR}. {did_you_mean(wanted, known)} "
+                          "`rlplatform runs list` shows all.")
+
+    @property
+    def id(self) -> str:
+        """The run's id, which is its folder's name."""
+        return self.path.name
+
+    @property
+    def spec_path(self) -> Path:
+        """The run's spec, with every ``auto`` resolved and every amendment made."""
+        return self.path / SPEC_FILE
+
+    @property
+    def run_path(self) -> Path:
+        """The run's record."""
+        return self.path / RUN_FILE
+
+    @property
+    def metrics_path(self) -> Path:
+        """Training metrics, one JSON object a line."""
+        return self.path / METRICS_FILE
+
+    @property
+    def metrics_csv_path(self) -> Path:
+        """The same with one column for each key."""
+        return self.path / METRICS_CSV_FILE
+
+    @property
+    def evaluations_path(self) -> Path:
+        """Evaluations, one JSON object a line."""
+        return self.path / EVALUATIONS_FILE
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / CHECKPOINTS_DIR
+
+    @property
+    def best_path(self) -> Path:
+        """The policy folder of the best evaluation so far."""
+        return self.path / BEST_DIR
+
+    @property
+    def tb_path(self) -> Path:
+        """The folder of TensorBoard's events."""
+        return self.path / TENSORBOARD_DIR
+
+    def read(self) -> RunRecord:
+        """Return the run's record.
+
+        Raises:
+            StorageError: If run.json is missing or damaged.
+        """
+        with storage_errors(self.run_path):
+            text = self.run_path.read_bytes()
+        try:
+            return RunRecord.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise StorageError(f"{self.run_path} is damaged or of another version: `{where}`: {first['msg']}.") from error
+
+    def edit(self, change: Callable[[RunRecord], Mapping[str, Any]]) -> RunRecord:
+        """Change run.json by what ``change`` says of the present record; no edit of another process is lost.
+
+        Args:
+            change: Returns the new values by field name. It runs under a lock, so it should be short.
+
+        Raises:
+            RunStateError: If the state machine forbids the new state.
+            StorageError: If run.json cannot be read or written.
+        """
+        with file_lock(self.path / RECORD_LOCK_FILE):
+            old = self.read()
+            new = RunRecord.model_validate({**dict(old), **change(old)})
+            try:
+                transition(old.state, new.state)
+            except RunStateError as error:
+                raise RunStateError(f"Run {self.id}: {error}") from error
+            _write_record(self.run_path, new)
+            return new
+
+    def update(self, **fields: Any) -> RunRecord:
+        """Set fields of run.json, as `edit`."""
+        return self.edit(lambda _: fields)
+
+    def begin_attempt(self, step: int) -> RunRecord:
+        """Record that this process starts to train the run at ``step``, and that it is running."""
+        now = datetime.now(UTC)
+        attempt = Attempt(started_at=now, start_step=step, machine=machine(), command=command_line())
+        return self.edit(lambda old: {
+            "state": "running", "reason": None, "started_at": old.started_at or now, "ended_at": None,
+            "attempts": (*old.attempts, attempt)})
+
+    def end_attempt(self, state: Literal["completed", "stopped", "paused", "failed", "queued"], step: int,
+                    reason: str, **fields: Any) -> RunRecord:
+        """Record that the running attempt ended at ``step`` in ``state``, for ``reason``.
+
+        Args:
+            state: The state it leaves the run in.
+            step: Environment steps trained.
+            reason: Why, in words.
+            **fields: Other fields of run.json to set.
+        """
+        now = datetime.now(UTC)
+
+        def end(old: RunRecord) -> dict[str, Any]:
+            attempts = list(old.attempts)
+            if attempts and attempts[-1].ended_at is None:
+                attempts[-1] = attempts[-1].model_copy(update={"ended_at": now, "end_step": step, "reason": reason})
+            return {"state": state, "reason": reason, "attempts": tuple(attempts),
+                    "ended_at": now if state in FINISHED else None, **fields}
+
+        return self.edit(end)
+
+    def amend(self, spec: RunSpec, *, step: int, changes: Mapping[str, tuple[JsonValue, JsonValue]],
+              note: str | None = None) -> RunRecord:
+        """Make ``spec`` the run's spec and record what changed. For the process that holds the lock.
+
+        Args:
+            spec: The whole new spec.
+            step: Environment steps trained under the old one.
+            changes: Old and new value by field path.
+            note: Anything a reader should know, such as the new horizon of schedules.
+        """
+        amendment = Amendment(at=datetime.now(UTC), step=step, changes=dict(changes), note=note)
+        write_text(self.spec_path, dump_spec(spec))
+        return self.edit(lambda old: {
+            "spec_digest": spec.training_digest(), "amendments": (*old.amendments, amendment),
+            "progress": old.progress.model_copy(update={"total": spec.budget.total_timesteps})})
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one process that trains this run during the block, and clear up what a killed one left half-written.
+
+        Raises:
+            RunStateError: If another process trains it.
+        """
+        note = f"process {os.getpid()} on {socket.gethostname()}"
+        with file_lock(self.path / LOCK_FILE, patience_s=_LOCK_PATIENCE_S, note=note) as got:
+            if not got:
+                holder = lock_note(self.path / LOCK_FILE) or "another process"
+                raise RunStateError(f"Run {self.id} is being trained by {holder}. "
+                                    f"Stop it first: `rlplatform runs stop {self.id}`.")
+            recover_dirs(self.path, BEST_DIR)
+            recover_dirs(self.checkpoints_path)
+            yield
+
+    def is_alive(self) -> bool:
+        """Return whether some process holds the run's lock. A run that is ``running`` and not alive was killed."""
+        return is_locked(self.path / LOCK_FILE)
+
+    def request(self, action: Action) -> None:
+        """Ask the process that trains the run to pause or stop at its next boundary."""
+        write_json(self.path / REQUEST_FILE, {"action": action, "requested_at": datetime.now(UTC).isoformat()})
+
+    def pending_request(self) -> Action | None:
+        """Return what was asked of the run and not yet cleared. Costs one failed ``open`` when nothing was."""
+        try:
+            action = json.loads((self.path / REQUEST_FILE).read_bytes())["action"]
+        except FileNotFoundError:
+            return None
+        return "pause" if action == "pause" else "stop"
+
+    def clear_request(self) -> None:
+        """Forget what was asked."""
+        with storage_errors(self.path):
+            (self.path / REQUEST_FILE).unlink(missing_ok=True)
+
+    def truncate(self, path: Path, n_bytes: int) -> None:
+        """Cut one of the run's JSONL files back to where a checkpoint was taken, as `truncate_file`."""
+        truncate_file(path, n_bytes)
+
+
+def list_runs(home: Path) -> list[RunRecord]:
+    """Return the records of all runs below ``home``, newest first; a folder whose record cannot be read is warned about."""
+    records = []
+    for run_id in _run_ids(home):
+        try:
+            records.append(RunDir(home / RUNS_DIR / run_id).read())
+        except StorageError as error:
+            _log.warning("%s", error)
+    return sorted(records, key=lambda record: (record.created_at, record.id), reverse=True)
+
+
+def _run_ids(home: Path) -> list[str]:
+    try:
+        with os.scandir(home / RUNS_DIR) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def _new_id(spec: RunSpec, now: datetime) -> str:
+    title = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.title).strip("-.")
+    return f"{title}-s{spec.seed}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _write_record(path: Path, record: RunRecord) -> None:
+    write_text(path, record.model_dump_json(indent=2) + "\n")
