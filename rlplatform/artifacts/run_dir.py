@@ -248,11 +248,15 @@ class RunDir:
             changes: Old and new value by field path.
             note: Anything a reader should know, such as the new horizon of schedules.
         """
-        amendment = Amendment(at=datetime.now(UTC), step=step, changes=dict(changes), note=note)
         write_text(self.spec_path, dump_spec(spec))
-        return self.edit(lambda old: {
-            "spec_digest": spec.training_digest(), "amendments": (*old.amendments, amendment),
-            "progress": old.progress.model_copy(update={"total": spec.budget.total_timesteps})})
+
+        def amended(old: RunRecord) -> dict[str, Any]:
+            amendment = Amendment(at=datetime.now(UTC), step=step, changes=dict(changes), old_digest=old.spec_digest,
+                                  note=note)
+            return {"spec_digest": spec.training_digest(), "amendments": (*old.amendments, amendment),
+                    "progress": old.progress.model_copy(update={"total": spec.budget.total_timesteps})}
+
+        return self.edit(amended)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -37,6 +37,8 @@ class Amendment(_Part):
     step: int
     changes: dict[str, tuple[JsonValue, JsonValue]]
     """Old and new value by field path, such as ``budget.total_timesteps``."""
+    old_digest: str
+    """`RunSpec.training_digest` before the change; checkpoints written under it are still this run's."""
     note: str | None = None
 
 

@@ -1,0 +1,50 @@
+"""Fine-tuning: find the policy that a run starts from, and hand it to a fresh session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlplatform.artifacts.run_dir import RunDir
+
+from rlplatform import names
+from rlplatform.artifacts.checkpoint import CheckpointStore
+from rlplatform.errors import CheckpointError
+from rlplatform.specs.run import InitSpec
+from rlplatform.train.policy_folder import load_policy
+from rlplatform.train.session import TrainingSession
+
+
+def start_from_policy(session: TrainingSession, init: InitSpec, home: Path) -> None:
+    """Give the policy that `init` names to a session at step 0.
+
+    Raises:
+        RunNotFound: No such run.
+        CheckpointError: The run has no such policy, or its network does not fit.
+    """
+    folder = find_policy(init.run, init.which, home)
+    policy = load_policy(folder, session.spec.algorithm.name, device=str(session.model.device))
+    session.start_from(policy.model.get_parameters(), policy.normalizer)
+
+
+def find_policy(run: str, which: str, home: Path) -> Path:
+    """Return the policy folder that a reference means.
+
+    Args:
+        run: A run's id, or the path of a run, a checkpoint or a policy folder.
+        which: `best` or `last`; of a run without evaluations, `best` is the last.
+        home: Where runs are looked up.
+
+    Raises:
+        RunNotFound: No such run.
+        CheckpointError: The run has no policy yet.
+    """
+    path = Path(run)
+    if (path / names.MODEL_FILE).is_file():
+        return path
+    run_dir = RunDir.open(home, run)
+    if which == "best" and (run_dir.best_path / names.MODEL_FILE).is_file():
+        return run_dir.best_path
+    newest, _ = CheckpointStore(run_dir.checkpoints_path, keep_last=1).newest_good()
+    if newest is None:
+        raise CheckpointError(f"Run {run_dir.path.name} has no checkpoint yet. Resume it, or name another run.")
+    return newest.path
