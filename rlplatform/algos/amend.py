@@ -39,7 +39,8 @@ def apply_amendment(model: BaseAlgorithm, old: AlgoSpec, new: AlgoSpec) -> None:
         check_amendable(old, new, option)
     new.check_n_envs(model.n_envs)
     for option in changed:
-        _SETTERS.get(option, setattr)(model, option, getattr(new, option))
+        setter = _SETTERS.get(option, _set_attribute)
+        setter(model, option, getattr(new, option))
 
 
 def check_amendable(old: AlgoSpec, new: AlgoSpec, option: str) -> None:
@@ -52,8 +53,8 @@ def check_amendable(old: AlgoSpec, new: AlgoSpec, option: str) -> None:
     advice = f"Change only {', '.join(f'`{name}`' for name in sorted(old.amendable))}, or start a new run."
     if option not in old.amendable:
         raise AlgorithmError(
-            f"`algorithm.{option}` cannot change on a live model, got {after!r} instead of {before!r}: its networks and "
-            f"buffers were built with it. {advice}"
+            f"`algorithm.{option}` cannot change on a live model, got {after!r} instead of {before!r}: its networks "
+            f"and buffers were built with it. {advice}"
         )
     if option == "ent_coef" and isinstance(before, str) != isinstance(after, str):
         raise AlgorithmError(
@@ -62,8 +63,12 @@ def check_amendable(old: AlgoSpec, new: AlgoSpec, option: str) -> None:
         )
     if option == "ent_coef" and isinstance(after, str):
         raise AlgorithmError(
-            f"`algorithm.ent_coef` starts from its initial value only once, got {after!r} instead of {before!r}. {advice}"
+            f"`algorithm.ent_coef` starts from its first value only once, got {after!r} instead of {before!r}. {advice}"
         )
+
+
+def _set_attribute(model: Any, option: str, value: Any) -> None:
+    setattr(model, option, value)
 
 
 def _set_learning_rate(model: Any, option: str, value: Any) -> None:
