@@ -1,8 +1,8 @@
 """Which environments, wrappers, rewards and backends exist, as strings: nothing is imported until it is used.
 
-Another package adds to the first three by entry points in the groups ``rlplatform.environments``, ``rlplatform.wrappers``
-and ``rlplatform.rewards``: the entry point's name is the name, its object is the class or function. A built-in name cannot
-be replaced. Every id that Gymnasium knows works without being listed here.
+Another package adds to the first three by entry points in the groups ``rlplatform.environments``,
+``rlplatform.wrappers`` and ``rlplatform.rewards``: the entry point's name is the name, its object is the class or the
+function. A built-in name cannot be replaced. Every id that Gymnasium knows works without being listed here.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ BACKENDS: Mapping[str, str] = {
     "envpool": "rlplatform.envs.pool:make_pool_vec_env",
     "ray": "rlplatform.cluster.env_workers:make_ray_vec_env",
 }
-"""Backend → what makes its VecEnv. `sync` is called as ``f(env_fns)``, `subproc` and `ray` as ``f(env_fns, n_workers)``;
-`vector` and `envpool` step all environments as one and are called as ``f(env_spec, reward_function, seed)``."""
+"""Backend → what makes its VecEnv: `sync` by ``f(env_fns)``, `subproc` and `ray` by ``f(env_fns, n_workers)``; `vector`
+and `envpool`, which step all environments as one, by ``f(env_spec, reward_function, seed)``."""
 
 FAMILIES: tuple[EnvironmentFamily, ...] = (
     EnvironmentFamily(("ALE/",), "ale_py", 'pip install "gymnasium[atari]"'),
@@ -78,22 +78,37 @@ FAMILIES: tuple[EnvironmentFamily, ...] = (
         "gymnasium_robotics",
         "pip install gymnasium-robotics",
     ),
-    EnvironmentFamily(("highway-", "merge-", "roundabout-", "parking-", "intersection-"), "highway_env", "pip install highway-env"),
+    EnvironmentFamily(
+        ("highway-", "merge-", "roundabout-", "parking-", "intersection-"), "highway_env", "pip install highway-env"
+    ),
     EnvironmentFamily(("dm_control/",), "shimmy", 'pip install "shimmy[dm-control]"'),
     EnvironmentFamily(("Meta-World/",), "metaworld", "pip install metaworld"),
 )
+
+
+def _gymnasium(name: str, class_name: str, summary: str) -> WrapperEntry:
+    return WrapperEntry(name, f"gymnasium.wrappers:{class_name}", summary)
+
 
 _ENVIRONMENTS = {
     entry.id: entry
     for entry in (
         EnvironmentEntry("CartPole-v1", "Balance a pole on a cart; 2 actions, 500 steps, solved at 475."),
-        EnvironmentEntry("Acrobot-v1", "Swing the tip of a two-link pendulum over a line; 3 actions, 500 steps, solved at -100."),
-        EnvironmentEntry("MountainCar-v0", "Rock an underpowered car out of a valley; 3 actions, sparse reward, solved at -110."),
+        EnvironmentEntry(
+            "Acrobot-v1", "Swing the tip of a two-link pendulum over a line; 3 actions, 500 steps, solved at -100."
+        ),
+        EnvironmentEntry(
+            "MountainCar-v0", "Rock an underpowered car out of a valley; 3 actions, sparse reward, solved at -110."
+        ),
         EnvironmentEntry("MountainCarContinuous-v0", "The same car with a continuous force; 999 steps, solved at 90."),
         EnvironmentEntry("Pendulum-v1", "Swing a pendulum up and hold it; continuous torque, 200 steps."),
-        EnvironmentEntry("LunarLander-v3", "Land between two flags; 4 actions, 1,000 steps, solved at 200. Wind by kwargs."),
+        EnvironmentEntry(
+            "LunarLander-v3", "Land between two flags; 4 actions, 1,000 steps, solved at 200. Wind by kwargs."
+        ),
         EnvironmentEntry("LunarLanderContinuous-v3", "The same lander with two continuous throttles; solved at 200."),
-        EnvironmentEntry("BipedalWalker-v3", "Walk over gentle ground on two legs; 4 torques, 1,600 steps, solved at 300."),
+        EnvironmentEntry(
+            "BipedalWalker-v3", "Walk over gentle ground on two legs; 4 torques, 1,600 steps, solved at 300."
+        ),
         EnvironmentEntry("BipedalWalkerHardcore-v3", "Walk over stumps, stairs and pits; 2,000 steps, solved at 300."),
         EnvironmentEntry("CarRacing-v3", "Drive a track from a 96 x 96 image; 3 continuous controls, solved at 900."),
     )
@@ -105,20 +120,20 @@ _WRAPPERS = {
         WrapperEntry("landing_monitor", "rlplatform.envs.landing_monitor:LandingMonitor",
                      "LunarLander: landing outcome, statistics and reward components in `info`."),
         WrapperEntry("atari", "stable_baselines3.common.atari_wrappers:AtariWrapper",
-                     "The usual Atari preprocessing: no-op starts, frame skip, 84 x 84 grey, life loss, clipped reward."),
-        WrapperEntry("clip_action", "gymnasium.wrappers:ClipAction", "Clip continuous actions to their bounds."),
-        WrapperEntry("rescale_action", "gymnasium.wrappers:RescaleAction", "Rescale continuous actions to [`min_action`, `max_action`]."),
-        WrapperEntry("discretize_action", "gymnasium.wrappers:DiscretizeAction", "Cut continuous actions into `bins`."),
-        WrapperEntry("sticky_action", "gymnasium.wrappers:StickyAction", "Repeat the last action with `repeat_action_probability`."),
-        WrapperEntry("flatten_observation", "gymnasium.wrappers:FlattenObservation", "Make the observation one flat vector."),
-        WrapperEntry("filter_observation", "gymnasium.wrappers:FilterObservation", "Keep only `filter_keys` of a Dict observation."),
-        WrapperEntry("frame_stack", "gymnasium.wrappers:FrameStackObservation", "Stack the last `stack_size` observations."),
-        WrapperEntry("grayscale", "gymnasium.wrappers:GrayscaleObservation", "Turn image observations grey."),
-        WrapperEntry("resize", "gymnasium.wrappers:ResizeObservation", "Resize image observations to `shape`; needs opencv-python."),
-        WrapperEntry("rescale_observation", "gymnasium.wrappers:RescaleObservation", "Rescale observations to [`min_obs`, `max_obs`]."),
-        WrapperEntry("time_aware", "gymnasium.wrappers:TimeAwareObservation", "Add the time in the episode to the observation."),
-        WrapperEntry("delay_observation", "gymnasium.wrappers:DelayObservation", "Show observations `delay` steps late."),
-        WrapperEntry("max_and_skip", "gymnasium.wrappers:MaxAndSkipObservation", "Repeat each action `skip` times; maximum of the last two frames."),
+                     "Usual Atari preprocessing: no-op starts, frame skip, 84 x 84 grey, life loss, clipped reward."),
+        _gymnasium("clip_action", "ClipAction", "Clip continuous actions to their bounds."),
+        _gymnasium("rescale_action", "RescaleAction", "Rescale continuous actions to [`min_action`, `max_action`]."),
+        _gymnasium("discretize_action", "DiscretizeAction", "Cut continuous actions into `bins`."),
+        _gymnasium("sticky_action", "StickyAction", "Repeat the last action with `repeat_action_probability`."),
+        _gymnasium("flatten_observation", "FlattenObservation", "Make the observation one flat vector."),
+        _gymnasium("filter_observation", "FilterObservation", "Keep only `filter_keys` of a Dict observation."),
+        _gymnasium("frame_stack", "FrameStackObservation", "Stack the last `stack_size` observations."),
+        _gymnasium("grayscale", "GrayscaleObservation", "Turn image observations grey."),
+        _gymnasium("resize", "ResizeObservation", "Resize image observations to `shape`; needs opencv-python."),
+        _gymnasium("rescale_observation", "RescaleObservation", "Rescale observations to [`min_obs`, `max_obs`]."),
+        _gymnasium("time_aware", "TimeAwareObservation", "Add the time in the episode to the observation."),
+        _gymnasium("delay_observation", "DelayObservation", "Show observations `delay` steps late."),
+        _gymnasium("max_and_skip", "MaxAndSkipObservation", "Repeat actions `skip` times; last two frames' maximum."),
     )
 }  # fmt: skip
 
@@ -136,20 +151,25 @@ _REWARDS = {
 def environments() -> Mapping[str, EnvironmentEntry]:
     """Return the environments that are listed: well-known ones of Gymnasium and those of other packages."""
     plugins = {
-        name: EnvironmentEntry(name, f"From {target}.", target) for name, target in _plugins(ENVIRONMENT_ENTRY_POINTS).items()
+        name: EnvironmentEntry(name, f"From {target}.", target)
+        for name, target in _plugins(ENVIRONMENT_ENTRY_POINTS).items()
     }
     return {**plugins, **_ENVIRONMENTS}
 
 
 def wrappers() -> Mapping[str, WrapperEntry]:
     """Return every wrapper that has a name."""
-    plugins = {name: WrapperEntry(name, target, f"From {target}.") for name, target in _plugins(WRAPPER_ENTRY_POINTS).items()}
+    plugins = {
+        name: WrapperEntry(name, target, f"From {target}.") for name, target in _plugins(WRAPPER_ENTRY_POINTS).items()
+    }
     return {**plugins, **_WRAPPERS}
 
 
 def rewards() -> Mapping[str, RewardEntry]:
     """Return every reward function that has a name."""
-    plugins = {name: RewardEntry(name, target, f"From {target}.") for name, target in _plugins(REWARD_ENTRY_POINTS).items()}
+    plugins = {
+        name: RewardEntry(name, target, f"From {target}.") for name, target in _plugins(REWARD_ENTRY_POINTS).items()
+    }
     return {**plugins, **_REWARDS}
 
 

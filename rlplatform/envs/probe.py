@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlplatform.envs.replay import restore_envs, same_bits, snapshot_envs
+from rlplatform.envs.recorder import same_bits
+from rlplatform.envs.replay import restore_envs, snapshot_envs
 from rlplatform.errors import CheckpointError
 
 _EPISODE_STEPS = (150, 60, 30)
-"""Steps before each forced reset: state carried over resets shows only after some. The snapshot comes after the last."""
+"""Steps after each reset before the snapshot: state that is carried over resets shows only after some."""
 _STEPS_AFTER = 100
 
 
@@ -46,7 +47,9 @@ def is_exact(make: VecEnvMaker, seed: int) -> bool:
 def is_repeatable(make: VecEnvMaker, seed: int) -> bool:
     """Return whether two fresh environments with the same seed and actions give the same, bit for bit."""
     with _Opened(make, seed) as one, _Opened(make, seed) as other:
-        rest = [action for action, _ in zip(_actions(one, np.random.default_rng(seed)), range(_STEPS_AFTER), strict=False)]
+        rest = [
+            action for action, _ in zip(_actions(one, np.random.default_rng(seed)), range(_STEPS_AFTER), strict=False)
+        ]
         start, other_start = one.reset(), other.reset()
         if not same_bits(start, other_start):
             return False

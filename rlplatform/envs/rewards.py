@@ -1,6 +1,6 @@
 """Reward functions to train on instead of the environment's own.
 
-A reward function is ``f(obs, action, next_obs) -> reward``, vectorised over a batch: arrays of shape [n, …] in, an array of
+A reward function is ``f(obs, action, next_obs) -> reward``, vectorised over a batch: arrays of shape [n, …] in, one of
 shape [n] out. ``next_obs`` is the observation the action led to, also where it ended the episode.
 """
 
@@ -47,7 +47,8 @@ def simple_cartpole(obs: NDArray[Any], action: NDArray[Any], next_obs: NDArray[A
 
     Source: `simple_cartpole` of sb3-grpo (kechirojp, 2025): clip(1 - |angle| / 0.2095, 0.1, 1).
     """
-    return np.clip(1.0 - np.abs(next_obs[:, 2], dtype=np.float64) / _POLE_FALLS_AT_RAD, 0.1, 1.0)
+    angle: NDArray[np.float64] = np.abs(next_obs[:, 2], dtype=np.float64)
+    return np.clip(1.0 - angle / _POLE_FALLS_AT_RAD, 0.1, 1.0)
 
 
 def load_reward(name: str) -> RewardFunction:
@@ -74,6 +75,7 @@ def batch_rewards(function: RewardFunction, obs: Any, action: Any, next_obs: Any
         name = getattr(function, "__qualname__", repr(function))
         raise EnvError(
             f"The reward function {name!r} must give finite numbers of shape ({n},) for a batch of {n}, "
-            f"got shape {rewards.shape}: {np.array2string(rewards, threshold=8)}. Make it work on batches: arrays [n, …] in, [n] out."
+            f"got shape {rewards.shape}: {np.array2string(rewards, threshold=8)}. "
+            "Make it work on batches: arrays [n, …] in, [n] out."
         )
     return rewards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -11,6 +12,34 @@ from rlplatform.envs.rewards import RewardFunction, batch_rewards
 
 TRUE_REWARD = "true_reward"
 TRUE_RETURN = "true_return"
+
+
+class EpisodeMonitor(gym.Wrapper[Any, Any, Any, Any]):
+    """Put ``{"r": return, "l": length, "t": seconds since made}`` into ``info["episode"]`` at an episode's end.
+
+    The same as Stable-Baselines3's Monitor gives, without importing torch.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._started_at = time.time()
+        self._return = 0.0
+        self._length = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment and the totals."""
+        self._return, self._length = 0.0, 0
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._return += float(reward)
+        self._length += 1
+        if terminated or truncated:
+            seconds = round(time.time() - self._started_at, 6)
+            info["episode"] = {"r": round(self._return, 6), "l": self._length, "t": seconds}
+        return obs, reward, terminated, truncated, info
 
 
 class ShapedReward(gym.Wrapper[Any, Any, Any, Any]):
