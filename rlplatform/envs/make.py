@@ -106,8 +106,8 @@ def _check_same_spaces(env: EnvSpec) -> None:
     for name, one, other in zip(("observation", "action"), trained, spaces_of(env), strict=True):
         if (type(one), one.shape, one.dtype) != (type(other), other.shape, other.dtype):
             raise EnvError(
-                f"The backend {env.backend!r} gives {env.id!r} the {name} space {one}, Gymnasium gives it {other}; evaluation "
-                "is on Gymnasium's. Use `env.backend: sync` or `subproc`."
+                f"The backend {env.backend!r} gives {env.id!r} the {name} space {one}, Gymnasium gives it {other}; "
+                "evaluation is on Gymnasium's. Use `env.backend: sync` or `subproc`."
             )
 
 

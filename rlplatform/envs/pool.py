@@ -6,6 +6,7 @@ every scheduled checkpoint.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -96,10 +97,11 @@ def _make_pool(env: EnvSpec, seed: int) -> Any:
         raise unknown_name("EnvPool environment", env.id, known)
     limit = {} if env.max_episode_steps is None else {"max_episode_steps": env.max_episode_steps}
     threads = {} if env.n_workers is None else {"num_threads": env.n_workers}
+    seed %= _LARGEST_SEED + 1
     try:
-        return envpool.make_gymnasium(
-            task, num_envs=env.n_envs, seed=seed % (_LARGEST_SEED + 1), **threads, **limit, **env.kwargs
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*precision lowered by casting")  # EnvPool's float64 bounds.
+            return envpool.make_gymnasium(task, num_envs=env.n_envs, seed=seed, **threads, **limit, **env.kwargs)
     except (TypeError, ValueError, AssertionError, RuntimeError) as err:
         raise EnvError(f"EnvPool cannot make {env.id!r} with `env.kwargs` {env.kwargs}: {err}") from err
 

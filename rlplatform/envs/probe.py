@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +11,13 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlplatform.envs.recorder import same_bits
 from rlplatform.envs.replay import restore_envs, snapshot_envs
+from rlplatform.envs.sampling import sample_action
 from rlplatform.errors import CheckpointError
 
 _EPISODE_STEPS = (150, 60, 30)
 """Steps after each reset before the snapshot: state that is carried over resets shows only after some."""
 _STEPS_AFTER = 100
+_RESET_AFTER = 66
 
 
 class VecEnvMaker(Protocol):
@@ -30,64 +32,44 @@ def is_exact(make: VecEnvMaker, seed: int) -> bool:
 
     Compared are observations, rewards and ends of episodes over the next steps, an explicit reset, and some steps more.
     """
-    actions = np.random.default_rng(seed)
-    with _Opened(make, seed) as original:
-        _run(original, _actions(original, actions), _EPISODE_STEPS)
-        state = snapshot_envs(original)
-        rest = [action for action, _ in zip(_actions(original, actions), range(_STEPS_AFTER), strict=False)]
-        expected = list(_trace(original, rest))
-    with _Opened(make, seed + 1) as fresh:
+    with contextlib.closing(make(seed=seed)) as original, contextlib.closing(make(seed=seed + 1)) as fresh:
+        original.action_space.seed(seed)
+        for steps in _EPISODE_STEPS:
+            original.reset()
+            for _ in range(steps):
+                original.step(_random_actions(original))
         try:
-            restore_envs(fresh, state)
+            restore_envs(fresh, snapshot_envs(original))
         except CheckpointError:
             return False
-        return all(same_bits(one, other) for one, other in zip(expected, _trace(fresh, rest), strict=True))
+        return _agree(original, fresh)
 
 
 def is_repeatable(make: VecEnvMaker, seed: int) -> bool:
     """Return whether two fresh environments with the same seed and actions give the same, bit for bit."""
-    with _Opened(make, seed) as one, _Opened(make, seed) as other:
-        rest = [
-            action for action, _ in zip(_actions(one, np.random.default_rng(seed)), range(_STEPS_AFTER), strict=False)
-        ]
-        start, other_start = one.reset(), other.reset()
-        if not same_bits(start, other_start):
+    with contextlib.closing(make(seed=seed)) as one, contextlib.closing(make(seed=seed)) as other:
+        one.action_space.seed(seed)
+        return same_bits(one.reset(), other.reset()) and _agree(one, other)
+
+
+def _agree(one: VecEnv, other: VecEnv) -> bool:
+    """Step both with the same actions, with a reset in between, and compare everything that training sees."""
+    for i in range(_STEPS_AFTER):
+        actions = _random_actions(one)
+        if not same_bits(_step(one, actions), _step(other, actions)):
             return False
-        return all(same_bits(a, b) for a, b in zip(_trace(one, rest), _trace(other, rest), strict=True))
+        if i == _RESET_AFTER and not same_bits(one.reset(), other.reset()):
+            return False
+    return True
 
 
-class _Opened:
-    def __init__(self, make: VecEnvMaker, seed: int) -> None:
-        self.venv = make(seed=seed)
-
-    def __enter__(self) -> VecEnv:
-        return self.venv
-
-    def __exit__(self, *_: object) -> None:
-        self.venv.close()
+def _step(venv: VecEnv, actions: NDArray[Any]) -> tuple[Any, ...]:
+    obs, rewards, dones, infos = venv.step(actions)
+    ends = [info for done, info in zip(dones, infos, strict=True) if done]
+    last = tuple((info["terminal_observation"], info["episode"]["r"], info["episode"]["l"]) for info in ends)
+    return obs, rewards, dones, last
 
 
-def _run(venv: VecEnv, actions: Iterator[NDArray[Any]], episode_steps: tuple[int, ...]) -> None:
-    for steps in episode_steps:
-        venv.reset()
-        for _ in range(steps):
-            venv.step(next(actions))
-
-
-def _trace(venv: VecEnv, actions: list[NDArray[Any]]) -> Iterator[Any]:
-    """Yield everything that training sees: two thirds of the steps, a reset, the rest."""
-    for i, action in enumerate(actions):
-        obs, rewards, dones, infos = venv.step(action)
-        yield (obs, rewards, dones)
-        for done, info in zip(dones, infos, strict=True):
-            if done:
-                yield (info["terminal_observation"], info["episode"]["r"], info["episode"]["l"])
-        if i == 2 * len(actions) // 3:
-            yield venv.reset()
-
-
-def _actions(venv: VecEnv, rng: np.random.Generator) -> Iterator[NDArray[Any]]:
-    space = venv.action_space
-    space.seed(int(rng.integers(2**31)))
-    while True:
-        yield np.stack([space.sample() for _ in range(venv.num_envs)])
+def _random_actions(venv: VecEnv) -> NDArray[Any]:
+    masks = venv.env_method("action_masks") if venv.has_attr("action_masks") else [None] * venv.num_envs
+    return np.stack([sample_action(venv.action_space, mask) for mask in masks])

@@ -16,6 +16,7 @@ from gymnasium.wrappers import TimeLimit
 from rlplatform.envs.catalog import environments, family_of, find_wrapper, load_target
 from rlplatform.envs.recorder import Recorder
 from rlplatform.envs.rewards import load_reward
+from rlplatform.envs.sampling import sample_action
 from rlplatform.envs.wrappers import EpisodeMonitor, ShapedReward
 from rlplatform.errors import EnvError, MissingPackageError, unknown_name
 from rlplatform.specs.run import EnvSpec, WrapperSpec
@@ -74,7 +75,8 @@ def check_env(env: EnvSpec) -> None:
         obs, _ = made.reset(seed=0)
         _check_observation(env, made, obs)
         for _ in range(_TRIED_STEPS):
-            obs, _, terminated, truncated, _ = made.step(made.action_space.sample())
+            mask = made.get_wrapper_attr("action_masks")() if made.has_wrapper_attr("action_masks") else None
+            obs, _, terminated, truncated, _ = made.step(sample_action(made.action_space, mask))
             _check_observation(env, made, obs)
             if terminated or truncated:
                 made.reset()
@@ -89,8 +91,8 @@ def _check_observation(env: EnvSpec, made: gym.Env[Any, Any], obs: Any) -> None:
     shape = getattr(obs, "shape", None)
     if isinstance(space, gym.spaces.Box) and shape != space.shape:
         raise EnvError(
-            f"The environment {env.id!r} must give observations of shape {space.shape}, as its `observation_space` says, "
-            f"got {type(obs).__name__} of shape {shape}. Mend one of the two."
+            f"The environment {env.id!r} must give observations of shape {space.shape}, as its `observation_space` "
+            f"says, got {type(obs).__name__} of shape {shape}. Mend one of the two."
         )
 
 

@@ -159,8 +159,8 @@ class SubprocessVecEnv(VecEnv):
         self._processes[worker].join(_JOIN_TIMEOUT_S)
         code = self._processes[worker].exitcode
         return EnvWorkerDied(
-            f"The environment worker {worker + 1} of {len(self._pipes)} died (exit code {code}). The usual reason is memory: "
-            "lower `env.n_workers` or `env.n_envs`. The run goes on from its last checkpoint."
+            f"The environment worker {worker + 1} of {len(self._pipes)} died (exit code {code}). The usual reason is "
+            "memory: lower `env.n_workers` or `env.n_envs`. The run goes on from its last checkpoint."
         )
 
 
