@@ -38,8 +38,10 @@ EVALUATIONS_FILE = "evaluations.jsonl"
 TENSORBOARD_DIR = "tb"
 CHECKPOINTS_DIR = "checkpoints"
 BEST_DIR = "best"
+BEST_FILE = "best.json"
 REQUEST_FILE = "request.json"
 LOCK_FILE = ".lock"
+RECORD_LOCK_FILE = ".run.lock"
 
 # --- files of a checkpoint and of a policy folder ---------------------------------------------------------------------
 MANIFEST_FILE = "manifest.json"
@@ -55,10 +57,16 @@ BUNDLE_JSON_FILE = "policy.json"
 # --- environment variables --------------------------------------------------------------------------------------------
 HOME_ENV_VAR = "RLPLATFORM_HOME"
 ENV_PREFIX = "RLPLATFORM_"
+SPEC_ENV_PREFIX = "RLPLATFORM_SET__"
+"""`RLPLATFORM_SET__ENV__N_ENVS=8` is `--set env.n_envs=8`."""
 
 # --- Ray --------------------------------------------------------------------------------------------------------------
 RAY_NAMESPACE = "rlplatform"
 RUN_MANAGER_ACTOR = "rlplatform-run-manager"
+RUN_ACTOR_PREFIX = "rlplatform-run:"
+"""A RunActor, and its placement group, are called this and the run's id."""
+RUN_MANAGERS_DIR = "run_managers"
+"""Folder under RLPLATFORM_HOME in which each RunManager keeps what it must remember over a restart."""
 
 # --- entry point groups through which another package adds to the catalogs --------------------------------------------
 ALGORITHM_ENTRY_POINTS = "rlplatform.algorithms"
