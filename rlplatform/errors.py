@@ -32,6 +32,12 @@ class EnvError(RlPlatformError):
     """Raised when an environment cannot be made, or breaks its own contract."""
 
 
+class EnvWorkerDied(EnvError):
+    """Raised when a process that holds environments is gone; the run is taken up again from its last checkpoint."""
+
+    exit_code = 1
+
+
 class AlgorithmError(RlPlatformError, ValueError):
     """Raised when an algorithm cannot work with the environment or the options it was given."""
 

@@ -1,0 +1,20 @@
+"""What is different inside a Ray job: one stands in an unpacked copy of the code, which is removed after the job."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rlplatform import names
+
+JOB_HOME = Path("~/rlplatform-results")
+"""RLPLATFORM_HOME of a job to which nobody gave one."""
+
+
+def prepare_job() -> None:
+    """Make sure that results outlive the job: without RLPLATFORM_HOME they go to `~/rlplatform-results` on its node.
+
+    A relative RLPLATFORM_HOME would lie inside the unpacked code, so it is taken from the home folder too.
+    """
+    wanted = Path(os.environ.get(names.HOME_ENV_VAR) or JOB_HOME).expanduser()
+    os.environ[names.HOME_ENV_VAR] = str(Path.home() / wanted)

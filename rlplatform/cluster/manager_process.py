@@ -1,0 +1,81 @@
+"""Making the cluster's RunManager, free of the code of whoever needs it first.
+
+A detached actor inherits the runtime_env and the import path of the driver that makes it, and would keep a finished
+job's code for as long as the cluster lives. So on a cluster a short process without either makes it; in a Ray of our
+own, which ends with the driver, the driver does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rlplatform import names
+from rlplatform.cluster.run_manager import ManagerOptions, RemoteRunManager
+from rlplatform.cluster.session import RaySession, ray_session
+from rlplatform.errors import ResourceError
+
+_TIMEOUT_S = 120.0
+_JOB_VARIABLES = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH", "RAY_RUNTIME_ENV_HOOK")
+
+
+def run_manager(session: RaySession, home: Path, options: ManagerOptions | None = None) -> Any:
+    """Return the cluster's RunManager, made if there is none yet.
+
+    Args:
+        session: The connection to Ray.
+        home: RLPLATFORM_HOME; a new manager keeps its journal and its log there.
+        options: How a new manager works.
+
+    Raises:
+        ResourceError: This package is not installed where the cluster's Python is.
+    """
+    try:
+        return ray.get_actor(names.RUN_MANAGER_ACTOR, names.RAY_NAMESPACE)
+    except ValueError:
+        if session.started:
+            return make_run_manager(home, options)
+    environment = {name: value for name, value in os.environ.items() if name not in _JOB_VARIABLES}
+    command = [sys.executable, "-m", __name__, "--address", session.address, "--home", str(home)]
+    # Started elsewhere than in the job's folder, which Python and Ray would put on the import path.
+    done = subprocess.run(
+        command, cwd="/", env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no reason was given"]
+        raise ResourceError(
+            f"The RunManager could not be started: {lines[-1]}. Is rlplatform installed for {sys.executable}?"
+        )
+    return ray.get_actor(names.RUN_MANAGER_ACTOR, names.RAY_NAMESPACE)
+
+
+def make_run_manager(home: Path, options: ManagerOptions | None = None) -> Any:
+    """Make the RunManager on the head node, unless somebody else just did, and wait until it answers."""
+    journal = home / names.RUN_MANAGERS_DIR / f"{secrets.token_hex(4)}.json"
+    manager = RemoteRunManager.options(
+        name=names.RUN_MANAGER_ACTOR, namespace=names.RAY_NAMESPACE, lifetime="detached", get_if_exists=True,
+        resources={"node:__internal_head__": 0.001},
+    ).remote(str(journal), options or ManagerOptions())
+    ray.get(manager.runs.remote())
+    return manager
+
+
+def main() -> None:
+    """Make the RunManager of the cluster that is named on the command line."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--home", required=True, type=Path)
+    arguments = parser.parse_args()
+    with ray_session(arguments.address):
+        make_run_manager(arguments.home)
+
+
+if __name__ == "__main__":
+    main()

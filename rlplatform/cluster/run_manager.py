@@ -1,0 +1,397 @@
+"""RunManager: the queue of runs of a cluster. One detached actor on the head, without user code.
+
+    submit ─▶ queued ─▶ booking ─▶ training ─▶ completed | stopped | failed     (what left is known by its run.json)
+                 ▲      (placement   (RunActor)     │
+                 └──────── group)    ◀── retry ─────┤ died
+                 └────────────── resume ── paused ◀─┘
+
+A thread looks at every run a few times a second and takes it one step further. RunActors and their placement groups are
+detached, so they outlive this actor: after a restart it reads its journal, finds them by name, and goes on. What to
+start and whether to retry are decided by the pure functions in `scheduling` and `retry`.
+
+A run belongs to who submitted it. A submitter renews its lease every few seconds; when it stops doing so (it was
+killed, or its job was stopped), its runs are stopped with a checkpoint, unless they were detached.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray.util.placement_group import get_placement_group, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rlplatform import names
+from rlplatform.artifacts.run_dir import RunDir
+from rlplatform.artifacts.run_state import FINISHED
+from rlplatform.cluster.retry import Death, decide_retry
+from rlplatform.cluster.run_actor import RemoteRunActor
+from rlplatform.cluster.run_table import Entry, Journal, Submission, status_of
+from rlplatform.cluster.scheduling import Active, Waiting, plan_starts
+from rlplatform.cluster.session import remote
+from rlplatform.errors import RunStateError
+from rlplatform.logs import configure, get_logger
+
+LEASE_S = 15.0
+"""How long after its last sign of life a submitter counts as gone."""
+HEARTBEAT_S = 2.0
+TICK_S = 0.25
+STOP_PATIENCE_S = 300.0
+"""How long a run may take to reach the boundary at which it stops, before its process is killed."""
+SETTLED = frozenset({*FINISHED, "paused"})
+"""States in which a run waits for nobody but a person."""
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ManagerOptions:
+    """How a manager works; only tests need other values."""
+
+    lease_s: float = LEASE_S
+    tick_s: float = TICK_S
+    stop_patience_s: float = STOP_PATIENCE_S
+
+
+class RunManager:
+    """The cluster's queue of runs. Every method may be called again after a lost answer: none does its work twice."""
+
+    def __init__(self, journal: str, options: ManagerOptions = ManagerOptions()) -> None:
+        """Take up what the journal remembers, and begin to look after it."""
+        self._options = options
+        self._journal = Journal(Path(journal))
+        configure(self._journal.path.parent.parent / names.LOGS_DIR / "run_manager")
+        self._lock = threading.RLock()
+        self._limit: int | None = None
+        self._entries: dict[str, Entry] = {entry.submission.run_path: entry for entry in self._journal.read()}
+        self._leases = {entry.submission.owner: self._lease() for entry in self._entries.values()}
+        for entry in self._entries.values():
+            self._find_again(entry)
+        threading.Thread(target=self._loop, name="run-manager", daemon=True).start()
+
+    # --- what drivers call --------------------------------------------------------------------------------------------
+
+    def submit(self, submissions: Sequence[dict[str, Any]]) -> None:
+        """Queue runs, in order.
+
+        Args:
+            submissions: One `Submission` each, as a dictionary.
+
+        Raises:
+            RunStateError: A run is being trained by another process, or belongs to another submitter.
+        """
+        with self._lock:
+            new = [one for one in (Submission(**values) for values in submissions) if self._is_new(one)]
+            for submission in new:
+                self._leases[submission.owner] = self._lease()
+                before = self._entries.pop(submission.run_path, None)
+                entry = self._entries[submission.run_path] = Entry(submission, attempt=before.attempt if before else 0)
+                self._queue(entry, "submitted")
+            self._remember()
+
+    def renew(self, owner: str) -> None:
+        """Take a submitter's sign of life."""
+        with self._lock:
+            self._leases[owner] = self._lease()
+
+    def status(self, run_paths: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the status of runs by the paths of their folders."""
+        with self._lock:
+            return [self._status(path) for path in run_paths]
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the status of every run that is queued, active or paused here."""
+        with self._lock:
+            return [entry.status() for entry in self._entries.values()]
+
+    def wait(self, run_paths: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
+        """Return the status of runs once all of them have ended or paused, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                entries = [self._entries[path] for path in run_paths if path in self._entries]
+                settled = all(entry.phase == "paused" for entry in entries)
+            if settled or time.monotonic() >= deadline:
+                return self.status(run_paths)
+            time.sleep(min(self._options.tick_s, max(0.0, deadline - time.monotonic())))
+
+    def request(self, run_paths: Sequence[str], action: Literal["pause", "stop"], reason: str) -> None:
+        """Pause or stop runs: queued ones at once, those that train at their next boundary, with a checkpoint."""
+        with self._lock:
+            for path in run_paths:
+                if path in self._entries:
+                    self._entries[path].want(action, reason)
+            self._remember()
+
+    def resume(self, run_paths: Sequence[str]) -> None:
+        """Queue paused runs again; they go on exactly where they were.
+
+        Raises:
+            RunStateError: A run is not paused here. Submit it again instead.
+        """
+        with self._lock:
+            for path in run_paths:
+                entry = self._entries.get(path)
+                if entry is None:
+                    raise RunStateError(f"Run {Path(path).name} is not paused here. Use `rlplatform resume`.")
+                if entry.phase == "paused":
+                    self._queue(entry, "resumed")
+            self._remember()
+
+    def kill(self, run_paths: Sequence[str], reason: str) -> None:
+        """End runs at once; what they did since their last checkpoint is lost."""
+        with self._lock:
+            for path in run_paths:
+                if entry := self._entries.get(path):
+                    self._settle(entry, "stopped", reason)
+
+    def set_limit(self, limit: int | None) -> None:
+        """Set how many runs may be active together; None: as many as there are resources for."""
+        with self._lock:
+            self._limit = limit
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while True:
+            time.sleep(self._options.tick_s)
+            with self._lock:
+                self._end_leases()
+                self._start_next()
+                for entry in list(self._entries.values()):
+                    self._guarded(entry)
+
+    def _guarded(self, entry: Entry) -> None:
+        try:
+            self._advance(entry)
+        except Exception as error:  # the border of the run: a full disk or a bad folder must not stop the other runs
+            if not entry.run_dir.run_path.exists():
+                self._forget(entry)
+            elif entry.reason != str(error):
+                _log.exception("run %s could not be taken further; it is tried again", entry.run_dir.id)
+            entry.reason = str(error)
+
+    def _end_leases(self) -> None:
+        now = time.monotonic()
+        gone = {owner for owner, until in self._leases.items() if now > until}
+        for entry in list(self._entries.values()):
+            if entry.submission.owner in gone and not entry.submission.detach:
+                if entry.phase == "paused":
+                    self._forget(entry)
+                elif entry.wanted != "stop":
+                    entry.want("stop", "its submitter is gone")
+                    self._remember()
+        for owner in gone:
+            del self._leases[owner]
+
+    def _start_next(self) -> None:
+        entries = self._entries.values()
+        queue = [entry for entry in entries if entry.phase == "queued" and entry.wanted is None]
+        active = [Active(e.run_dir.id, e.submission.owner, e.phase == "training") for e in entries if e.active]
+        waiting = [Waiting(e.run_dir.id, e.submission.owner, e.submission.limit) for e in queue]
+        for entry, decision in zip(queue, plan_starts(waiting, active, self._limit), strict=True):
+            entry.reason = decision.reason
+            if decision.start:
+                self._book(entry)
+
+    def _advance(self, entry: Entry) -> None:
+        """Take one run one step further."""
+        if entry.wanted is None and (asked := entry.run_dir.pending_request()) is not None:
+            entry.want(asked, f"asked to {asked}")
+        if entry.wanted is not None:
+            self._carry_out(entry)
+        elif entry.phase == "booking" and _answered(entry):
+            self._start(entry)
+        if entry.phase == "training":
+            self._look_at(entry)
+
+    def _carry_out(self, entry: Entry) -> None:
+        """Do what is asked of a run; one that trains does it itself, at its next boundary."""
+        if entry.phase != "training":
+            if entry.wanted == "stop" or entry.phase != "paused":
+                self._settle(entry, "paused" if entry.wanted == "pause" else "stopped", entry.reason)
+        elif time.monotonic() - entry.wanted_since > self._options.stop_patience_s:
+            self._settle(entry, "stopped", f"it did not stop within {self._options.stop_patience_s:g} s and was killed")
+        elif not entry.told:
+            entry.told = True
+            entry.actor.request.remote(entry.wanted)
+
+    # --- the life of a run --------------------------------------------------------------------------------------------
+
+    def _is_new(self, submission: Submission) -> bool:
+        """Return whether a submission is not known yet; an error if its run is in other hands."""
+        entry, run_dir = self._entries.get(submission.run_path), RunDir(Path(submission.run_path))
+        if entry is not None and entry.phase != "paused":
+            if entry.submission.owner == submission.owner:
+                return False
+            raise RunStateError(f"Run {run_dir.id} is already {entry.phase} here, submitted by another process.")
+        if run_dir.is_alive():
+            raise RunStateError(f"Run {run_dir.id} is being trained by another process. Stop it first: "
+                                f"`rlplatform runs stop {run_dir.id}`.")
+        return True
+
+    def _queue(self, entry: Entry, reason: str) -> None:
+        entry.run_dir.clear_request()
+        entry.run_dir.update(state="queued", reason=reason)
+        entry.phase, entry.wanted, entry.told, entry.reason = "queued", None, False, reason
+
+    def _book(self, entry: Entry) -> None:
+        """Ask Ray for the run's resources."""
+        entry.attempt += 1
+        entry.phase = "booking"
+        self._remember()  # before anything of that name exists: a manager that comes back must find it
+        asked = entry.submission.booking
+        entry.group = placement_group(
+            [dict(bundle) for bundle in asked.bundles], strategy=asked.strategy, name=entry.actor_name,
+            lifetime="detached",
+        )
+        entry.answer = entry.group.ready()
+        entry.reason = f"waits for {asked}"
+
+    def _start(self, entry: Entry) -> None:
+        """Start the run's actor in the resources that it was given."""
+        assert entry.group is not None  # it was booked
+        bundle = entry.submission.bundles[0]
+        options: dict[str, Any] = {"runtime_env": entry.submission.runtime_env} if entry.submission.runtime_env else {}
+        entry.actor = RemoteRunActor.options(
+            name=entry.actor_name, namespace=names.RAY_NAMESPACE, lifetime="detached", get_if_exists=True,
+            num_cpus=bundle.get("CPU", 0), num_gpus=bundle.get("GPU", 0), memory=bundle.get("memory") or None,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(entry.group, 0), **options,
+        ).remote(entry.submission.run_path)
+        entry.phase, entry.answer, entry.reason = "training", None, ""
+        entry.actor.run.remote()
+        self._remember()
+
+    def _look_at(self, entry: Entry) -> None:
+        """Take the actor's answer, if it has come, and ask again."""
+        if entry.answer is None:
+            entry.answer = entry.actor.status.remote()
+        if not _answered(entry):
+            return
+        answer, entry.answer = entry.answer, None
+        try:
+            status = ray.get(answer)
+        except ray.exceptions.ActorUnavailableError:
+            return
+        except ray.exceptions.RayError as error:
+            self._died(entry, _death(error))
+            return
+        if not status["begun"]:
+            entry.actor.run.remote()
+        entry.progress = status["progress"]
+        if (outcome := status["outcome"]) is None:
+            return
+        if outcome["state"] == "lost":
+            self._died(entry, Death("died", outcome["reason"]))
+        else:
+            self._settle(entry, outcome["state"], outcome["reason"], recorded=outcome["recorded"])
+
+    def _died(self, entry: Entry, death: Death) -> None:
+        """Queue a run again whose actor is gone, or give it up."""
+        if entry.wanted is not None:
+            state: Any = "paused" if entry.wanted == "pause" else "stopped"
+            self._settle(entry, state, f"{entry.reason}; its process died before it came to that: {death.message}")
+            return
+        decision = decide_retry(death, entry.retries, entry.submission.max_retries)
+        _log.warning("run %s: %s", entry.run_dir.id, decision.reason)
+        if not decision.retry:
+            self._settle(entry, "failed", decision.reason)
+            return
+        self._release(entry)
+        used, entry.retries = decision.retries - entry.retries, decision.retries
+        record = entry.run_dir.read()
+        entry.run_dir.end_attempt("queued", record.progress.step, decision.reason, retries=record.retries + used)
+        entry.phase, entry.reason = "queued", decision.reason
+        self._remember()
+
+    def _settle(self, entry: Entry, state: Literal["completed", "stopped", "paused", "failed"], reason: str,
+                recorded: bool = False) -> None:
+        """Let go of a run that has ended or paused."""
+        self._release(entry)
+        if not recorded:
+            record = entry.run_dir.read()
+            if record.state not in FINISHED:
+                entry.run_dir.end_attempt(state, record.progress.step, reason)
+        if state == "paused":
+            entry.phase, entry.wanted, entry.told, entry.reason = "paused", None, False, reason
+            entry.run_dir.clear_request()
+            self._remember()
+        else:
+            self._forget(entry)
+
+    def _release(self, entry: Entry) -> None:
+        """End the run's actor and give its resources back."""
+        if entry.actor is not None:
+            ray.kill(entry.actor)
+        if entry.group is not None:
+            remove_placement_group(entry.group)
+        entry.actor = entry.group = entry.answer = entry.progress = None
+
+    def _forget(self, entry: Entry) -> None:
+        self._release(entry)
+        self._entries.pop(entry.submission.run_path, None)
+        self._remember()
+
+    # --- memory -------------------------------------------------------------------------------------------------------
+
+    def _find_again(self, entry: Entry) -> None:
+        """Take hold of what a run had when the manager was lost."""
+        entry.wanted_since = time.monotonic()
+        if not entry.active:
+            return
+        try:
+            entry.group = get_placement_group(entry.actor_name)
+            entry.actor = ray.get_actor(entry.actor_name, names.RAY_NAMESPACE)
+            entry.phase = "training"
+        except ValueError:
+            if entry.group is not None and entry.phase == "booking":
+                entry.answer = entry.group.ready()
+            else:
+                self._lost_meanwhile(entry)
+
+    def _lost_meanwhile(self, entry: Entry) -> None:
+        """Settle or queue a run whose actor ended while nobody looked."""
+        record = entry.run_dir.read()
+        if record.state in SETTLED:
+            self._settle(entry, record.state, record.reason or "", recorded=True)  # type: ignore[arg-type]
+        elif record.state == "running":
+            self._died(entry, Death("died", "its process ended while the RunManager was down"))
+        else:
+            self._release(entry)
+            entry.phase = "queued"
+
+    def _remember(self) -> None:
+        self._journal.write(self._entries.values())
+
+    def _lease(self) -> float:
+        return time.monotonic() + self._options.lease_s
+
+    def _status(self, run_path: str) -> dict[str, Any]:
+        if entry := self._entries.get(run_path):
+            return entry.status()
+        record = RunDir(Path(run_path)).read()
+        return status_of(record, record.state)
+
+
+RemoteRunManager: Any = remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=64)(RunManager)
+
+
+def _answered(entry: Entry) -> bool:
+    return entry.answer is not None and bool(ray.wait([entry.answer], timeout=0)[0])
+
+
+def _death(error: ray.exceptions.RayError) -> Death:
+    """Return what an error of Ray says about an actor, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ray.exceptions.RayActorError):
+        if error.actor_init_failed:
+            return Death("setup", lines[-1])
+        return Death("preempted" if error.preempted else "died", lines[-1])
+    if isinstance(error, ray.exceptions.RuntimeEnvSetupError):
+        return Death("setup", lines[0])
+    return Death("died", lines[0] if lines else type(error).__name__)

@@ -1,0 +1,216 @@
+"""Training on Ray from a program that waits: submit runs, follow them, stop them when asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+
+from rlplatform.artifacts.run_dir import RunDir
+from rlplatform.artifacts.run_record import RunRecord
+from rlplatform.cluster.manager_process import run_manager
+from rlplatform.cluster.resources import booking, check_fits
+from rlplatform.cluster.retry import DEFAULT_MAX_RETRIES
+from rlplatform.cluster.run_manager import HEARTBEAT_S, SETTLED
+from rlplatform.cluster.run_table import Submission
+from rlplatform.cluster.session import RaySession, cluster_nodes, job_runtime_env, ray_session
+from rlplatform.errors import RlPlatformError
+from rlplatform.logs import get_logger
+from rlplatform.specs.load import load_run_spec
+from rlplatform.specs.run import RunSpec
+from rlplatform.train.progress import Progress
+
+POLL_S = 0.5
+INTERRUPTED = 130
+"""Exit code of runs that were stopped or paused before their budget was done; what a shell gives for Ctrl-C."""
+
+OnProgress = Callable[[Sequence[Progress]], None]
+_PROGRESS_FIELDS = frozenset(field.name for field in fields(Progress))
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How runs are trained on Ray."""
+
+    address: str | None = None
+    """The cluster's head, `host:port`. None: RAY_ADDRESS, else a local Ray."""
+    num_cpus: int | None = None
+    """CPUs of a local Ray. None: the machine's."""
+    num_gpus: int | None = None
+    limit: int | None = None
+    """How many of these runs may train together. None: as many as there are resources for."""
+    max_retries: int = DEFAULT_MAX_RETRIES
+    wait_for_resources: bool = False
+    """Queue even what does not fit into the cluster as it is now, for an autoscaler or an operator to add nodes."""
+    detach: bool = False
+    """Return once the runs are queued, and let them go on without this process. Only on a cluster."""
+
+
+def train_on_ray(
+    specs: Sequence[RunSpec], home: Path, options: RayOptions = RayOptions(), on_progress: OnProgress | None = None
+) -> list[RunRecord]:
+    """Make a run of every spec and train all of them on Ray; see `run_on_ray`.
+
+    Args:
+        specs: What to train, one run each.
+        home: RLPLATFORM_HOME.
+        options: Where and how.
+        on_progress: Called about twice a second with the progress of every run.
+
+    Returns:
+        The record of every run, in the order of the specs.
+
+    Raises:
+        RlPlatformError: A spec cannot be trained, before any run is made.
+        ResourceError: A run never fits into the cluster, and waiting was not asked for; or there is no cluster.
+    """
+    from rlplatform.train.resolve import resolve  # imports torch
+
+    resolved = [resolve(spec) for spec in specs]
+    with ray_session(options.address, num_cpus=options.num_cpus, num_gpus=options.num_gpus) as session:
+        if not options.wait_for_resources:
+            for spec in resolved:
+                check_fits(booking(spec), cluster_nodes(), f"Run {spec.title} with seed {spec.seed}")
+        runs = [RunDir.create(home, spec) for spec in resolved]
+        return _train(session, runs, home, options, on_progress)
+
+
+def run_on_ray(
+    runs: Sequence[RunDir], home: Path, options: RayOptions = RayOptions(), on_progress: OnProgress | None = None
+) -> list[RunRecord]:
+    """Train existing runs on Ray from wherever they are, and wait until all of them have ended or paused.
+
+    Ctrl-C or SIGTERM stops them with a checkpoint, and this waits for that; a second one ends them at once.
+
+    Args:
+        runs: The runs; each goes on from its newest good checkpoint, or starts.
+        home: RLPLATFORM_HOME.
+        options: Where and how.
+        on_progress: Called about twice a second with the progress of every run.
+
+    Raises:
+        RunStateError: A run is being trained by another process.
+        ResourceError: A run never fits into the cluster, and waiting was not asked for; or there is no cluster.
+    """
+    with ray_session(options.address, num_cpus=options.num_cpus, num_gpus=options.num_gpus) as session:
+        if not options.wait_for_resources:
+            for run in runs:
+                check_fits(booking(_spec(run)), cluster_nodes(), f"Run {run.id}")
+        return _train(session, runs, home, options, on_progress)
+
+
+def exit_code(records: Sequence[RunRecord]) -> int:
+    """Return the exit code for how runs ended: 0 all completed, 1 one failed, else 130: one was stopped or paused."""
+    states = {record.state for record in records}
+    if states <= {"completed"}:
+        return 0
+    return INTERRUPTED if states <= {"completed", "stopped", "paused"} else 1
+
+
+def _train(
+    session: RaySession, runs: Sequence[RunDir], home: Path, options: RayOptions, on_progress: OnProgress | None
+) -> list[RunRecord]:
+    manager = run_manager(session, home)
+    owner, runtime_env = secrets.token_hex(8), {} if session.started else job_runtime_env()
+    paths = [str(run.path) for run in runs]
+    with _heartbeat(manager, owner), _interrupts() as interrupts:
+        submissions = [
+            Submission(str(run.path), owner, booking(_spec(run)).bundles, runtime_env, options.max_retries,
+                       options.limit, options.detach)
+            for run in runs
+        ]
+        _ask(manager.submit.remote([asdict(submission) for submission in submissions]))
+        if not options.detach:
+            _follow(manager, paths, interrupts, on_progress)
+    return [run.read() for run in runs]
+
+
+def _follow(manager: Any, paths: list[str], interrupts: _Interrupts, on_progress: OnProgress | None) -> None:
+    """Report progress until every run has ended or paused, and pass on what the user or the job asks."""
+    told = 0
+    while True:
+        statuses = _ask(manager.wait.remote(paths, POLL_S))
+        if on_progress is not None:
+            on_progress([_progress(status) for status in statuses])
+        if all(status["state"] in SETTLED for status in statuses):
+            return
+        if interrupts.count > told:
+            told = interrupts.count
+            if told == 1:
+                _log.info("stopping %d runs with a checkpoint; once more ends them at once", len(paths))
+                _ask(manager.request.remote(paths, "stop", f"its submitter got {interrupts.name}"))
+            else:
+                _ask(manager.kill.remote(paths, f"ended at once by a second {interrupts.name}"))
+
+
+@dataclass
+class _Interrupts:
+    """How often this process was asked to stop."""
+
+    count: int = 0
+    name: str = field(default="SIGINT")
+
+    def take(self, number: int, _: FrameType | None) -> None:
+        self.count += 1
+        self.name = signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[_Interrupts]:
+    """Count SIGINT and SIGTERM during the block; outside the main thread, where that is impossible, count nothing."""
+    interrupts = _Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    before = {number: signal.signal(number, interrupts.take) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _heartbeat(manager: Any, owner: str) -> Iterator[None]:
+    """Tell the manager during the block, from a thread, that the owner of the runs is there."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT_S):
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(manager.renew.remote(owner))
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(HEARTBEAT_S)
+
+
+def _ask(answer: ray.ObjectRef[Any]) -> Any:
+    """Return the manager's answer; its own errors come back as they were raised."""
+    try:
+        return ray.get(answer)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RlPlatformError):
+            raise error.cause from None
+        raise
+
+
+def _progress(status: dict[str, Any]) -> Progress:
+    return Progress(**{name: value for name, value in status.items() if name in _PROGRESS_FIELDS})
+
+
+def _spec(run: RunDir) -> RunSpec:
+    return load_run_spec(run.spec_path).spec
