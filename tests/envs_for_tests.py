@@ -55,7 +55,7 @@ def mean_action(space: spaces.Space[Any], action: Any) -> float:
     if isinstance(space, spaces.Box):
         return float(np.mean(2 * (np.asarray(action) - space.low) / (space.high - space.low) - 1))
     if isinstance(space, spaces.Discrete):
-        return 2.0 * float(action) / (space.n - 1) - 1.0
+        return 2.0 * float(action) / (int(space.n) - 1) - 1.0
     if isinstance(space, spaces.MultiDiscrete):
         return float(np.mean(2.0 * np.asarray(action) / (space.nvec - 1) - 1.0))
     return float(np.mean(2.0 * np.asarray(action) - 1.0))
@@ -128,7 +128,7 @@ class MaskedEnv(TinyEnv):
         if isinstance(space, spaces.MultiDiscrete):
             return [int(n) for n in space.nvec]
         assert isinstance(space, spaces.MultiBinary)
-        return [2] * int(space.n)
+        return [2] * int(np.prod(space.shape))
 
 
 class IdentityEnv(gym.Env[np.int64, np.int64]):
@@ -144,6 +144,7 @@ class IdentityEnv(gym.Env[np.int64, np.int64]):
     def __init__(self, n: int = 4, length: int = 20) -> None:
         self.observation_space = spaces.Discrete(n)
         self.action_space = spaces.Discrete(n)
+        self.n = n
         self.length = length
         self.elapsed = 0
         self.symbol = np.int64(0)
@@ -153,11 +154,11 @@ class IdentityEnv(gym.Env[np.int64, np.int64]):
     ) -> tuple[np.int64, dict[str, Any]]:
         super().reset(seed=seed)
         self.elapsed = 0
-        self.symbol = np.int64(self.np_random.integers(self.observation_space.n))
+        self.symbol = np.int64(self.np_random.integers(self.n))
         return self.symbol, {}
 
     def step(self, action: np.int64) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
         reward = float(action == self.symbol)
         self.elapsed += 1
-        self.symbol = np.int64(self.np_random.integers(self.observation_space.n))
+        self.symbol = np.int64(self.np_random.integers(self.n))
         return self.symbol, reward, False, self.elapsed >= self.length, {}

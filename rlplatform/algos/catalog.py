@@ -7,7 +7,7 @@ object an :class:`AlgorithmEntry` or a class of the shape of Stable-Baselines3's
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal
@@ -90,7 +90,8 @@ _BUILTIN: Mapping[str, AlgorithmEntry] = {
                  "CrossQ: SAC with batch normalisation and no target networks.", "arXiv:1902.05605"),
         _builtin("ars", f"{_CONTRIB}.ars:ARS", "ars", ("Box", "Discrete"),
                  "Augmented Random Search over the weights; no gradients.", "arXiv:1803.07055"),
-        _builtin("recurrent_ppo", f"{_CONTRIB}.ppo_recurrent:RecurrentPPO", "on_policy", ALL_ACTION_SPACES,
+        # Not MultiBinary: its buffer hands int8 actions to a float loss (sb3-contrib 2.9.2).
+        _builtin("recurrent_ppo", f"{_CONTRIB}.ppo_recurrent:RecurrentPPO", "on_policy", ALL_ACTION_SPACES[:3],
                  "PPO with an LSTM, for partly observed environments.", "arXiv:1707.06347", recurrent=True),
         _builtin("maskable_ppo", f"{_CONTRIB}.ppo_mask:MaskablePPO", "on_policy", ALL_ACTION_SPACES[1:],
                  "PPO that never takes an action the environment masks.", "arXiv:2006.14171", masks=True),
@@ -118,7 +119,7 @@ def _load_plugin(point: EntryPoint) -> AlgorithmEntry:
             f"Repair or uninstall the package {point.dist.name if point.dist else point.module!r}."
         ) from err
     if isinstance(loaded, AlgorithmEntry):
-        return loaded
+        return replace(loaded, name=point.name)
     if not isinstance(loaded, type):
         raise AlgorithmError(
             f"The entry point {point.name!r} = {point.value!r} must be an AlgorithmEntry or a class, got {loaded!r}."

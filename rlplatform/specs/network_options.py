@@ -16,9 +16,7 @@ from rlplatform.specs.one_of import one_of
 Critics = Annotated[PositiveInt, Field(description="Critics; the smallest of their values is believed.")]
 Layers = tuple[PositiveInt, ...]
 Activation = Annotated[
-    Literal[
-        "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "sigmoid", "softplus", "identity"
-    ],
+    Literal["tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "sigmoid", "softplus", "identity"],
     Field(description="Non-linearity between layers."),
 ]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]

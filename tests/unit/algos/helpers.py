@@ -30,7 +30,9 @@ SMALL = {
 """Options that make training quick, for the algorithms that have them."""
 
 
-def tiny_envs(entry: AlgorithmEntry, *, n_envs: int = 2, actions: str | None = None, observations: str = "box") -> VecEnv:
+def tiny_envs(
+    entry: AlgorithmEntry, *, n_envs: int = 2, actions: str | None = None, observations: str = "box"
+) -> VecEnv:
     """Return environments that an algorithm can act in."""
     cls = MaskedEnv if entry.masks else TinyEnv
     kind = actions or KEY_OF_SPACE[entry.action_spaces[0]]
