@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rlplatform.artifacts.checkpoint import CheckpointStore
+from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.errors import SpecError
+from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import RunSpec
 
 _FREE = frozenset({"budget", "evaluation", "checkpoint", "early_stop", "tracking", "name"})
@@ -29,6 +32,36 @@ class Change:
     def __str__(self) -> str:
         """Return the change in words."""
         return f"{self.field}: {self.old!r} → {self.new!r}"
+
+
+def amend_run(run: RunDir, new: RunSpec) -> tuple[Change, ...]:
+    """Make `new` the spec of an existing run, recorded as an amendment, and return what changed.
+
+    Raises:
+        SpecError: A field differs that is fixed once a run has begun; nothing is changed then.
+        RunStateError: The run is training.
+    """
+    with run.lock():
+        old = load_run_spec(run.spec_path, environ={}).spec
+        found = check_amendment(old, new)
+        if found:
+            step = max(
+                (checkpoint.manifest.step for checkpoint in CheckpointStore(run.checkpoints_path, 1).all()), default=0
+            )
+            run.amend(
+                new,
+                step=step,
+                changes={change.field: (change.old, change.new) for change in found},
+                note=_horizon(old, new),
+            )
+        return found
+
+
+def _horizon(old: RunSpec, new: RunSpec) -> str | None:
+    before, after = old.budget.total_timesteps, new.budget.total_timesteps
+    return (
+        None if before == after else f"schedules now end at step {after}; until this amendment they ended at {before}"
+    )
 
 
 def changes(old: RunSpec, new: RunSpec) -> tuple[Change, ...]:

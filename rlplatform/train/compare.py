@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rlplatform.artifacts.jsonl import read_jsonl
-from rlplatform.artifacts.run_dir import RunDir
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from rlplatform import names
 from rlplatform.artifacts.checkpoint import CheckpointStore
+from rlplatform.artifacts.jsonl import read_jsonl
+from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.errors import CheckpointError
 
 

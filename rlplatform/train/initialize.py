@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlplatform.artifacts.run_dir import RunDir
-
 from rlplatform import names
 from rlplatform.artifacts.checkpoint import CheckpointStore
+from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.errors import CheckpointError
 from rlplatform.specs.run import InitSpec
 from rlplatform.train.policy_folder import load_policy

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlplatform.artifacts.jsonl import JsonlWriter
 from stable_baselines3.common.logger import KVWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from rlplatform import names
+from rlplatform.artifacts.jsonl import JsonlWriter
 from rlplatform.errors import MissingPackageError
 from rlplatform.specs.run import WandbSpec
 
@@ -49,16 +49,16 @@ class TensorBoardSink:
     """TensorBoard event files; what an interrupted attempt wrote after the resumed step is purged from the plots."""
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Add one scalar for each value."""
         for key, value in values.items():
-            self._writer.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(key, value, step)
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class WandbSink:

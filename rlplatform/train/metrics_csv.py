@@ -6,10 +6,9 @@ import csv
 import io
 from pathlib import Path
 
-from rlplatform.artifacts.jsonl import read_jsonl
-
 from rlplatform import names
 from rlplatform.artifacts.atomic import write_text
+from rlplatform.artifacts.jsonl import read_jsonl
 
 
 def write_csv(records_path: Path, table_path: Path) -> None:

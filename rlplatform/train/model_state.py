@@ -24,7 +24,8 @@ _ALWAYS_STATE = ("_last_lstm_states", "action_noise")
 
 def capture_model(model: BaseAlgorithm) -> dict[str, Any]:
     """Return the model's state besides its tensors and replay buffer; picklable, and not a copy: save it at once."""
-    options = {name for cls in type(model).__mro__ for name in inspect.signature(cls.__init__).parameters}
+    constructors = [vars(cls)["__init__"] for cls in type(model).__mro__ if "__init__" in vars(cls)]
+    options = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
     state = {key: value for key, value in vars(model).items() if key not in options | _NOT_STATE and _is_plain(value)}
     state |= {key: getattr(model, key) for key in _ALWAYS_STATE if getattr(model, key, None) is not None}
     logger = model.logger

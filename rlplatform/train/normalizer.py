@@ -78,7 +78,8 @@ class Normalizer:
     def _apply(self, key: str, obs: np.ndarray) -> np.ndarray:
         moments, clip = self.observations[key], self.config["clip_obs"]
         scaled = (obs - moments.mean) / np.sqrt(moments.var + self.config["epsilon"])
-        return np.clip(scaled, -clip, clip).astype(np.float32)
+        normalized: np.ndarray = np.clip(scaled, -clip, clip).astype(np.float32)
+        return normalized
 
     def save(self, folder: Path) -> None:
         """Write the statistics into `folder` as one file of plain arrays, without pickle."""

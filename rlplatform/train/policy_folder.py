@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rlplatform.algos.build import algorithm_class
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlplatform import names
+from rlplatform.algos.build import algorithm_class
 from rlplatform.errors import CheckpointError
 from rlplatform.train.normalizer import Normalizer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rlplatform.algos.build import check_spaces
-
 from rlplatform.envs.make import resolve_env, spaces_of
 from rlplatform.specs.run import RunSpec
 

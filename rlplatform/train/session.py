@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rlplatform.algos.build import build_model
-from rlplatform.train.replay_store import load_buffer, save_buffer
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
@@ -28,10 +26,12 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rlplatform import names
+from rlplatform.algos.build import build_model
 from rlplatform.algos.catalog import find_algorithm
 from rlplatform.artifacts.checkpoint import FileRecord
 from rlplatform.envs.make import make_vec_env
-from rlplatform.envs.replay import restore_envs, same_bits, snapshot_envs
+from rlplatform.envs.recorder import same_bits
+from rlplatform.envs.replay import restore_envs, snapshot_envs
 from rlplatform.errors import CheckpointError
 from rlplatform.specs.run import RunSpec
 from rlplatform.train.loops import LOOPS
@@ -39,6 +39,7 @@ from rlplatform.train.metrics import LoggerAdapter, Metrics
 from rlplatform.train.model_state import capture_model, restore_model
 from rlplatform.train.normalizer import Normalizer
 from rlplatform.train.policy_folder import save_policy
+from rlplatform.train.replay_store import load_buffer, save_buffer
 from rlplatform.train.seeding import capture_rng, derive_seed, restore_rng, seed_everything
 
 
@@ -216,8 +217,8 @@ class TrainingSession:
             saved = attributes["_last_obs" if model.get_vec_normalize_env() is None else "_last_original_obs"]
             if not same_bits(self._raw_obs(), saved):
                 raise CheckpointError(
-                    f"The environment {self.spec.env.id!r} starts otherwise than when the checkpoint was written, from the "
-                    "same seed. Draw all its randomness from `self.np_random`; until then it cannot be resumed exactly."
+                    f"The environment {self.spec.env.id!r} starts otherwise than when the checkpoint was written, from "
+                    "the same seed. Draw all its randomness from `self.np_random`; until then no resume is exact."
                 )
         restore_model(model, str(folder / names.MODEL_FILE), state["model"])
         model._total_timesteps = self.spec.budget.total_timesteps

@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from rlplatform.artifacts.jsonl import JsonlWriter
-from rlplatform.artifacts.run_dir import RunDir
-from rlplatform.artifacts.run_record import RunProgress
-
 from rlplatform import names
 from rlplatform.artifacts.atomic import replace_dir, write_json
 from rlplatform.artifacts.checkpoint import Checkpoint, CheckpointStore, Kind
+from rlplatform.artifacts.jsonl import JsonlWriter
+from rlplatform.artifacts.run_dir import RunDir
+from rlplatform.artifacts.run_record import RunProgress
 from rlplatform.envs.make import reward_threshold
 from rlplatform.errors import CheckpointError, RlPlatformError, TrainingFailed
 from rlplatform.logs import get_logger
@@ -99,7 +98,7 @@ class Trainer:
     @classmethod
     def open(cls, run_dir: RunDir, listener: Listener | None = None) -> Trainer:
         """Take up an existing run; `fit` goes on from its newest undamaged checkpoint, or starts at step 0."""
-        return cls(run_dir, load_run_spec(run_dir.spec_path).spec, listener or SilentListener())
+        return cls(run_dir, load_run_spec(run_dir.spec_path, environ={}).spec, listener or SilentListener())
 
     # --- the run -----------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def small_spec(algorithm: str, **changes: Any) -> RunSpec:
+def small_spec(algorithm: str, /, **changes: Any) -> RunSpec:
     """Return a run of 192 steps of CartPole, or of Pendulum for continuous actions.
 
     Args:
@@ -52,6 +52,10 @@ def small_spec(algorithm: str, **changes: Any) -> RunSpec:
         "tracking": {"log_every_steps": 16, "tensorboard": False},
         "seed": 3,
     }
+    if algorithm == "maskable_ppo":
+        value["env"]["id"] = "tests.envs_for_tests:MaskedEnv"
+    if algorithm == "ars":  # One update plays four whole episodes.
+        value["budget"] = {"total_timesteps": 800}
     for part, change in changes.items():
         value[part] = {**value[part], **change} if isinstance(change, dict) and part in value else change
     return RunSpec.model_validate(value)
