@@ -21,7 +21,7 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object for each record: time (UTC), level, logger, message, what was passed as ``extra``, the traceback."""
+    """One JSON object for each record: time (UTC), level, logger, message, process, `extra`, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its newline."""
@@ -82,5 +82,7 @@ def configure(log_dir: Path | None, level: str = "INFO", json: bool = True) -> N
             handler.setFormatter(JsonFormatter() if json else plain)
             root.addHandler(handler)
     except OSError as error:
-        raise StorageError(f"Logs cannot be written to {log_dir} ({error.strerror}). Set RLPLATFORM_HOME to a folder "
-                           "that you may write to.") from error
+        raise StorageError(
+            f"Logs cannot be written to {log_dir} ({error.strerror}). Set RLPLATFORM_HOME to a folder "
+            "that you may write to."
+        ) from error

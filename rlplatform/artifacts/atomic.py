@@ -1,7 +1,7 @@
 """Files and folders that are there whole or not at all, also after ``kill -9`` or a power cut.
 
-Everything is written beside its place under a temporary name, forced to the disk, and renamed. An ``OSError`` leaves this
-module as a `StorageError` that says which path, why, and what to do.
+Everything is written beside its place under a temporary name, forced to the disk, and renamed. An ``OSError`` leaves
+this module as a `StorageError` that says which path, why, and what to do.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def recover_dirs(parent: Path, pattern: str = "*") -> None:
                 shutil.rmtree(old)
             else:
                 os.rename(old, target)
-        for temporary in parent.glob(f".{pattern}.tmp"):
+        for temporary in parent.glob(f".{pattern}.*.tmp"):
             if temporary.is_dir():
                 shutil.rmtree(temporary)
 
@@ -120,8 +120,16 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn an ``OSError`` of the block into a `StorageError` about ``path``."""
     try:
         yield
+    except ConnectionError:  # of a pipe or socket that the block uses, not of the disk
+        raise
     except OSError as error:
         raise StorageError(_in_words(path, error)) from error
+    except RuntimeError as error:
+        # torch closes its zip file on the way out of a failed write, fails again, and hides the reason behind that.
+        reason = error.__context__
+        if isinstance(reason, OSError) and reason.errno in _NO_SPACE:
+            raise StorageError(_in_words(path, reason)) from error
+        raise
 
 
 def _rename_over(source: Path, target: Path) -> None:
@@ -141,8 +149,10 @@ def _in_words(path: Path, error: OSError) -> str:
     if error.errno in _NO_SPACE:
         return f"No space left to write {path} ({reason}). Free some space, or set RLPLATFORM_HOME to another disk."
     if error.errno in _NO_PERMISSION:
-        return (f"{error.filename or path} may not be read or written ({reason}). Change its owner or permissions, "
-                "or set RLPLATFORM_HOME to a folder of yours.")
+        return (
+            f"{error.filename or path} may not be read or written ({reason}). Change its owner or permissions, "
+            "or set RLPLATFORM_HOME to a folder of yours."
+        )
     if error.errno in _NOT_THERE:
         return f"{error.filename or path} does not exist, needed for {path} ({reason}). Check the path."
     return f"{path} could not be read or written: {reason}. Check the disk."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from rlplatform.errors import CheckpointDamaged
 from rlplatform.logs import get_logger
 from rlplatform.names import MANIFEST_FILE
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 Kind = Literal["scheduled", "stop", "final"]
 
 _log = get_logger(__name__)
@@ -81,8 +81,9 @@ class CheckpointStore:
         self.root = root
         self.keep_last = keep_last
 
-    def write(self, *, number: int, step: int, kind: Kind, spec_digest: str, metrics: Mapping[str, float],
-              fill: Fill) -> Checkpoint:
+    def write(
+        self, *, number: int, step: int, kind: Kind, spec_digest: str, metrics: Mapping[str, float], fill: Fill
+    ) -> Checkpoint:
         """Write a checkpoint, then remove those that are no longer kept and those of an abandoned future.
 
         Args:
@@ -91,9 +92,9 @@ class CheckpointStore:
             kind: Why it is written.
             spec_digest: `RunSpec.training_digest` of the run.
             metrics: Latest metrics, for people who choose among checkpoints.
-            fill: Writes the files into the folder it is given. Its second argument is a checkpoint whose unchanged files
-                it may hard-link: the second newest, so that neighbours never share a file and one damaged byte never
-                takes both. It returns the records of the files whose hash it knows; the others are hashed here.
+            fill: Writes the files into the folder it is given. Its second argument is a checkpoint whose unchanged
+                files it may hard-link: the second newest, so that neighbours never share a file and one damaged byte
+                never takes both. It returns the records of the files whose hash it knows; the others are hashed here.
 
         Raises:
             StorageError: If the disk is full or not writable; earlier checkpoints are then untouched.
@@ -103,26 +104,26 @@ class CheckpointStore:
         target = self.root / f"step_{step:012d}"
         with replace_dir(target) as folder:
             known = fill(folder, older[-2] if len(older) >= 2 else None)
-            manifest = Manifest(number=number, step=step, kind=kind, created_at=datetime.now(UTC),
-                                spec_digest=spec_digest, metrics=dict(metrics), files=_records(folder, known))
+            manifest = Manifest(
+                number=number,
+                step=step,
+                kind=kind,
+                created_at=datetime.now(UTC),
+                spec_digest=spec_digest,
+                metrics=dict(metrics),
+                files=_records(folder, known),
+            )
             write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
         checkpoint = Checkpoint(target, manifest)
         self._prune(checkpoint)
         return checkpoint
 
-    def newest_good(self, kinds: Collection[Kind] = ("scheduled", "stop", "final")
-                    ) -> tuple[Checkpoint | None, tuple[str, ...]]:
-        """Return the newest undamaged checkpoint, and for each newer one that is damaged a sentence that says what.
-
-        Args:
-            kinds: Checkpoints of other kinds are passed over.
-        """
+    def newest_good(self) -> tuple[Checkpoint | None, tuple[str, ...]]:
+        """Return the newest undamaged checkpoint, and for each newer one that is damaged a sentence that says what."""
         damaged: list[str] = []
         for folder in reversed(self._folders()):
             try:
                 checkpoint = read_checkpoint(folder)
-                if checkpoint.manifest.kind not in kinds:
-                    continue
                 self.verify(checkpoint)
             except CheckpointDamaged as error:
                 _log.warning("%s", error)
@@ -171,7 +172,7 @@ class CheckpointStore:
         abandoned = [folder for folder in folders if folder.name > newest.path.name]
         kept = [folder for folder in folders if folder not in abandoned]
         with storage_errors(self.root):
-            for folder in [*abandoned, *kept[:-self.keep_last]]:
+            for folder in [*abandoned, *kept[: -self.keep_last]]:
                 shutil.rmtree(folder)
 
 
@@ -200,7 +201,7 @@ def hash_file(path: Path) -> FileRecord:
 
 
 def _records(folder: Path, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
-    names: Sequence[str] = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {name: known[name] if name in known else hash_file(folder / name) for name in names}
 
 

@@ -14,7 +14,7 @@ from rlplatform.errors import StorageError
 
 
 class JsonlWriter:
-    """Appends records to one file, one line each. Numbers that are not finite become null, which every JSON reader knows."""
+    """Appends records to one file, one line each; numbers that are not finite become null."""
 
     def __init__(self, path: Path) -> None:
         """Open the file at ``path`` for appending; it is made if missing.
@@ -67,8 +67,10 @@ def truncate_file(path: Path, n_bytes: int) -> None:
     with storage_errors(path), open(path, "ab") as file:
         size = file.tell()
         if size < n_bytes:
-            raise StorageError(f"{path} has {size} bytes, but the checkpoint was taken when it had {n_bytes}: "
-                               "it was cut or replaced since. Restore it, or start a new run.")
+            raise StorageError(
+                f"{path} has {size} bytes, but the checkpoint was taken when it had {n_bytes}: "
+                "it was cut or replaced since. Restore it, or start a new run."
+            )
         file.truncate(n_bytes)
         os.fsync(file.fileno())
 

@@ -44,9 +44,15 @@ class GitRevision(BaseModel):
 def machine() -> Machine:
     """Describe this computer and process."""
     torch = sys.modules.get("torch")
-    return Machine(host=socket.gethostname(), platform=platform.platform(), python=platform.python_version(),
-                   cpu_count=os.cpu_count() or 1, memory_bytes=_memory_bytes(),
-                   torch=str(torch.__version__) if torch is not None else None, pid=os.getpid())
+    return Machine(
+        host=socket.gethostname(),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        cpu_count=os.cpu_count() or 1,
+        memory_bytes=_memory_bytes(),
+        torch=str(torch.__version__) if torch is not None else None,
+        pid=os.getpid(),
+    )
 
 
 def command_line() -> str:
@@ -60,7 +66,8 @@ def package_versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
-        if name:  # a half-removed package leaves a folder without a name; the first of two on sys.path is the one imported
+        if name:  # a half-removed package leaves a folder without one
+            # Of two versions on sys.path the first is imported.
             found.setdefault(name, distribution.version)
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
@@ -75,8 +82,9 @@ def git_revision(folder: Path) -> GitRevision | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

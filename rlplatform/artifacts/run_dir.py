@@ -27,7 +27,7 @@ from rlplatform.artifacts.jsonl import truncate_file
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
 from rlplatform.artifacts.provenance import command_line, git_revision, machine, package_versions
 from rlplatform.artifacts.run_record import Amendment, Attempt, RunProgress, RunRecord
-from rlplatform.artifacts.run_state import FINISHED, transition
+from rlplatform.artifacts.run_state import AT_REST, FINISHED, transition
 from rlplatform.errors import RunNotFound, RunStateError, StorageError, did_you_mean
 from rlplatform.logs import get_logger
 from rlplatform.names import (
@@ -46,10 +46,11 @@ from rlplatform.names import (
     SPEC_FILE,
     TENSORBOARD_DIR,
 )
-from rlplatform.specs.load import dump_spec
+from rlplatform.specs.load import dump_spec, load_run_spec
 from rlplatform.specs.run import RunSpec
 
 Action = Literal["pause", "stop"]
+AttemptEnd = Literal["completed", "stopped", "paused", "failed", "queued"]
 
 _LOCK_PATIENCE_S = 1.0
 """Longer than `is_locked` of somebody else holds the lock."""
@@ -58,7 +59,7 @@ _log = get_logger(__name__)
 
 
 def home() -> Path:
-    """Return the absolute folder below which everything is written: ``RLPLATFORM_HOME``, else ``results`` where you stand."""
+    """Return the absolute folder of everything written: `RLPLATFORM_HOME`, else `results` where you stand."""
     return Path(os.environ.get(HOME_ENV_VAR) or DEFAULT_HOME).expanduser().absolute()
 
 
@@ -94,10 +95,21 @@ class RunDir:
         if path.exists():  # one in 65,536 within the same second
             return cls.create(home, spec)
         record = RunRecord(
-            id=path.name, name=spec.title, algorithm=spec.algorithm.name, env=spec.env.id, seed=spec.seed, created_at=now,
-            spec_digest=spec.training_digest(), env_backend=spec.env.backend, env_state=spec.env.state,
-            progress=RunProgress(total=spec.budget.total_timesteps), command=command_line(),
-            git=git_revision(Path.cwd()), machine=machine(), versions=package_versions())
+            id=path.name,
+            name=spec.title,
+            algorithm=spec.algorithm.name,
+            env=spec.env.id,
+            seed=spec.seed,
+            created_at=now,
+            spec_digest=spec.training_digest(),
+            env_backend=spec.env.backend,
+            env_state=spec.env.state,
+            progress=RunProgress(total=spec.budget.total_timesteps),
+            command=command_line(),
+            git=git_revision(Path.cwd()),
+            machine=machine(),
+            versions=package_versions(),
+        )
         with replace_dir(path) as folder:
             write_text(folder / SPEC_FILE, dump_spec(spec))
             _write_record(folder / RUN_FILE, record)
@@ -119,16 +131,23 @@ class RunDir:
         if len(begins) == 1:
             return cls(home / RUNS_DIR / begins[0])
         if begins:
-            raise RunNotFound(f"{len(begins)} runs begin with {wanted!r}: {', '.join(begins[:5])}. Give more of the id.")
+            some = ", ".join(begins[:5])
+            raise RunNotFound(f"{len(begins)} runs begin with {wanted!r}: {some}. Give more of the id.")
+        folder = home / RUNS_DIR
         if not known:
-            raise RunNotFound(f"There is no run {wanted!r}: {home / RUNS_DIR} holds none. Train one, or set {HOME_ENV_VAR}.")
-        raise RunNotFound(f"There is no run {wanted!r} in {home / RUNS_DIR}. {did_you_mean(wanted, known)} "
-                          "`rlplatform runs list` shows all.")
+            raise RunNotFound(f"There is no run {wanted!r}: {folder} holds none. Train one, or set {HOME_ENV_VAR}.")
+        hint = f"{did_you_mean(wanted, known)} `rlplatform runs list` shows all."
+        raise RunNotFound(f"There is no run {wanted!r} in {folder}. {hint}")
 
     @property
     def id(self) -> str:
         """The run's id, which is its folder's name."""
         return self.path.name
+
+    @property
+    def home(self) -> Path:
+        """The folder that holds ``runs/``."""
+        return self.path.parents[1]
 
     @property
     def spec_path(self) -> Path:
@@ -170,6 +189,15 @@ class RunDir:
         """The folder of TensorBoard's events."""
         return self.path / TENSORBOARD_DIR
 
+    def spec(self) -> RunSpec:
+        """Return the run's spec.
+
+        Raises:
+            SpecError: If spec.yaml was edited into something invalid.
+            StorageError: If it cannot be read.
+        """
+        return load_run_spec(self.spec_path, environ={}).spec
+
     def read(self) -> RunRecord:
         """Return the run's record.
 
@@ -182,8 +210,8 @@ class RunDir:
             return RunRecord.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise StorageError(f"{self.run_path} is damaged or of another version: `{where}`: {first['msg']}.") from error
+            what = f"`{'.'.join(str(part) for part in first['loc'])}`: {first['msg']}"
+            raise StorageError(f"{self.run_path} is damaged or of another version: {what}.") from error
 
     def edit(self, change: Callable[[RunRecord], Mapping[str, Any]]) -> RunRecord:
         """Change run.json by what ``change`` says of the present record; no edit of another process is lost.
@@ -213,13 +241,20 @@ class RunDir:
         """Record that this process starts to train the run at ``step``, and that it is running."""
         now = datetime.now(UTC)
         attempt = Attempt(started_at=now, start_step=step, machine=machine(), command=command_line())
-        return self.edit(lambda old: {
-            "state": "running", "reason": None, "started_at": old.started_at or now, "ended_at": None,
-            "attempts": (*old.attempts, attempt)})
+        return self.edit(
+            lambda old: {
+                "state": "running",
+                "reason": None,
+                "started_at": old.started_at or now,
+                "ended_at": None,
+                "attempts": (*_close(old.attempts, reason="its process or machine died"), attempt),
+            }
+        )
 
-    def end_attempt(self, state: Literal["completed", "stopped", "paused", "failed", "queued"], step: int,
-                    reason: str, **fields: Any) -> RunRecord:
+    def end_attempt(self, state: AttemptEnd, step: int, reason: str, **fields: Any) -> RunRecord:
         """Record that the running attempt ended at ``step`` in ``state``, for ``reason``.
+
+        An attempt that failed before `begin_attempt`, on a run that was paused or over, leaves the run as it was.
 
         Args:
             state: The state it leaves the run in.
@@ -230,16 +265,21 @@ class RunDir:
         now = datetime.now(UTC)
 
         def end(old: RunRecord) -> dict[str, Any]:
-            attempts = list(old.attempts)
-            if attempts and attempts[-1].ended_at is None:
-                attempts[-1] = attempts[-1].model_copy(update={"ended_at": now, "end_step": step, "reason": reason})
-            return {"state": state, "reason": reason, "attempts": tuple(attempts),
-                    "ended_at": now if state in FINISHED else None, **fields}
+            if old.state in AT_REST:
+                return {}
+            return {
+                "state": state,
+                "reason": reason,
+                "ended_at": now if state in FINISHED else None,
+                "attempts": _close(old.attempts, ended_at=now, end_step=step, reason=reason),
+                **fields,
+            }
 
         return self.edit(end)
 
-    def amend(self, spec: RunSpec, *, step: int, changes: Mapping[str, tuple[JsonValue, JsonValue]],
-              note: str | None = None) -> RunRecord:
+    def amend(
+        self, spec: RunSpec, *, step: int, changes: Mapping[str, tuple[JsonValue, JsonValue]], note: str | None = None
+    ) -> RunRecord:
         """Make ``spec`` the run's spec and record what changed. For the process that holds the lock.
 
         Args:
@@ -251,10 +291,14 @@ class RunDir:
         write_text(self.spec_path, dump_spec(spec))
 
         def amended(old: RunRecord) -> dict[str, Any]:
-            amendment = Amendment(at=datetime.now(UTC), step=step, changes=dict(changes), old_digest=old.spec_digest,
-                                  note=note)
-            return {"spec_digest": spec.training_digest(), "amendments": (*old.amendments, amendment),
-                    "progress": old.progress.model_copy(update={"total": spec.budget.total_timesteps})}
+            amendment = Amendment(
+                at=datetime.now(UTC), step=step, changes=dict(changes), old_digest=old.spec_digest, note=note
+            )
+            return {
+                "spec_digest": spec.training_digest(),
+                "amendments": (*old.amendments, amendment),
+                "progress": old.progress.model_copy(update={"total": spec.budget.total_timesteps}),
+            }
 
         return self.edit(amended)
 
@@ -269,8 +313,9 @@ class RunDir:
         with file_lock(self.path / LOCK_FILE, patience_s=_LOCK_PATIENCE_S, note=note) as got:
             if not got:
                 holder = lock_note(self.path / LOCK_FILE) or "another process"
-                raise RunStateError(f"Run {self.id} is being trained by {holder}. "
-                                    f"Stop it first: `rlplatform runs stop {self.id}`.")
+                raise RunStateError(
+                    f"Run {self.id} is being trained by {holder}. Stop it first: `rlplatform runs stop {self.id}`."
+                )
             recover_dirs(self.path, BEST_DIR)
             recover_dirs(self.checkpoints_path)
             yield
@@ -302,7 +347,7 @@ class RunDir:
 
 
 def list_runs(home: Path) -> list[RunRecord]:
-    """Return the records of all runs below ``home``, newest first; a folder whose record cannot be read is warned about."""
+    """Return the records of all runs below ``home``, newest first; unreadable ones are logged and left out."""
     records = []
     for run_id in _run_ids(home):
         try:
@@ -323,6 +368,13 @@ def _run_ids(home: Path) -> list[str]:
 def _new_id(spec: RunSpec, now: datetime) -> str:
     title = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.title).strip("-.")
     return f"{title}-s{spec.seed}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _close(attempts: tuple[Attempt, ...], **how: Any) -> tuple[Attempt, ...]:
+    """Return ``attempts`` with the last one ended ``how``, if it has not ended."""
+    if not attempts or attempts[-1].reason is not None:
+        return attempts
+    return (*attempts[:-1], attempts[-1].model_copy(update=how))
 
 
 def _write_record(path: Path, record: RunRecord) -> None:

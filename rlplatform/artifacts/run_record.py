@@ -24,10 +24,10 @@ class Attempt(_Part):
     machine: Machine
     command: str
     ended_at: datetime | None = None
-    """None while it goes on, and for good when the process was killed."""
+    """None while it goes on; when the process was killed, nobody knows."""
     end_step: int | None = None
     reason: str | None = None
-    """Why it ended."""
+    """Why it ended. None: it goes on."""
 
 
 class Amendment(_Part):
@@ -35,6 +35,7 @@ class Amendment(_Part):
 
     at: datetime
     step: int
+    """Environment steps trained before it."""
     changes: dict[str, tuple[JsonValue, JsonValue]]
     """Old and new value by field path, such as ``budget.total_timesteps``."""
     old_digest: str
