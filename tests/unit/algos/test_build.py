@@ -32,11 +32,6 @@ SEEING = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def weights(model: BaseAlgorithm) -> np.ndarray:
     return np.concatenate([value.detach().numpy().ravel() for value in model.policy.parameters()])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
 import sys
+import types
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -127,3 +129,16 @@ def test_an_entry_with_a_wrong_spec_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 ODD = AlgorithmEntry("odd", "rlplatform_reinforce:Reinforce", "on_policy", spec="pathlib:Path")
+
+
+def test_the_spec_in_the_documentation_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (EXAMPLE.parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "AlgorithmEntry(" in block]
+    documented = types.ModuleType("rlplatform_reinforce_spec")
+    exec(compile(code, "extending.md", "exec"), documented.__dict__)
+    monkeypatch.setitem(sys.modules, documented.__name__, documented)
+    _install(monkeypatch, {"reinforce": f"{documented.__name__}:REINFORCE"})
+    spec = parse_algo({"name": "reinforce", "n_steps": 16})
+    assert "vf_coef" in spec.amendable
+    model = build_model(spec, DummyVecEnv([TinyEnv]), seed=0, device="cpu")
+    assert getattr(model, "n_steps", None) == 16

@@ -1,0 +1,11 @@
+"""One torch thread: small networks are slower with more."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
