@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -207,12 +209,16 @@ def family_of(env_id: str) -> EnvironmentFamily | None:
 
 
 def load_target(target: str) -> Any:
-    """Import the module of `module:attr` and return its attribute.
+    """Import the module of `module:attr` and return its attribute; modules of the current directory are found as well.
 
     Raises:
         EnvError: If there is no such module or attribute.
     """
     module_name, _, attr = target.partition(":")
+    here = os.getcwd()
+    if here not in sys.path:
+        # An installed command does not look there by itself. Last, so that nothing installed is shadowed.
+        sys.path.append(here)
     try:
         value: Any = importlib.import_module(module_name)
         for part in attr.split("."):

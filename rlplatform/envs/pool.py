@@ -100,10 +100,14 @@ def _make_pool(env: EnvSpec, seed: int) -> Any:
     seed %= _LARGEST_SEED + 1
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*precision lowered by casting")  # EnvPool's float64 bounds.
-            return envpool.make_gymnasium(task, num_envs=env.n_envs, seed=seed, **threads, **limit, **env.kwargs)
+            # The first look at a pool's spaces makes them, from float64 bounds, of which Gymnasium warns.
+            warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+            pool = envpool.make_gymnasium(task, num_envs=env.n_envs, seed=seed, **threads, **limit, **env.kwargs)
+            assert pool.observation_space is not None
+            assert pool.action_space is not None
     except (TypeError, ValueError, AssertionError, RuntimeError) as err:
         raise EnvError(f"EnvPool cannot make {env.id!r} with `env.kwargs` {env.kwargs}: {err}") from err
+    return pool
 
 
 def _copied(obs: Any) -> Obs:

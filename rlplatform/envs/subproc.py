@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -57,8 +57,7 @@ class SubprocessVecEnv(VecEnv):
             self._processes.append(process)
         self._closed = False
         try:
-            made = [self._receive(w) for w in range(n_workers)]
-            observation_space, action_space = made[0]
+            observation_space, action_space = self._receive(range(n_workers))[0]
             super().__init__(len(env_fns), observation_space, action_space)
         except EnvError:
             self.close()
@@ -68,7 +67,7 @@ class SubprocessVecEnv(VecEnv):
         """Reset all environments, with the seeds and options given before."""
         for w, share in enumerate(self._shares):
             self._send(w, "reset", [self._seeds[i] for i in share], [self._options[i] for i in share])
-        results = [self._receive(w) for w in range(len(self._pipes))]
+        results = self._receive(range(len(self._pipes)))
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [info for _, infos in results for info in infos]
@@ -81,7 +80,7 @@ class SubprocessVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Wait for all workers."""
-        results = [self._receive(w) for w in range(len(self._pipes))]
+        results = self._receive(range(len(self._pipes)))
         obs, rewards, dones, infos, reset_infos = zip(*results, strict=True)
         self.reset_infos = [info for share in reset_infos for info in share]
         return _join(obs), np.concatenate(rewards), np.concatenate(dones), [info for share in infos for info in share]
@@ -134,8 +133,9 @@ class SubprocessVecEnv(VecEnv):
             local.setdefault(worker, []).append(position)
         for worker, positions in local.items():
             self._send(worker, method, *args, indices=positions, **kwargs)
+        answers = self._receive(local)
         results = {
-            worker: iter(self._receive(worker) or [None] * len(positions)) for worker, positions in local.items()
+            worker: iter(answer or [None] * len(local[worker])) for worker, answer in zip(local, answers, strict=True)
         }
         return [next(results[self._home[i][0]]) for i in wanted]
 
@@ -145,15 +145,19 @@ class SubprocessVecEnv(VecEnv):
         except OSError as err:
             raise self._died(worker) from err
 
-    def _receive(self, worker: int) -> Any:
-        try:
-            error, result = self._pipes[worker].recv()
-        except (EOFError, OSError) as err:
-            raise self._died(worker) from err
-        if error is None:
-            return result
-        # Somebody may ask whether an attribute exists: that answer keeps its type.
-        raise result if isinstance(result, (AttributeError, EnvError)) else EnvError(error)
+    def _receive(self, workers: Iterable[int]) -> list[Any]:
+        """Return the answer of each worker; where one is an error, raise it after all have answered."""
+        answers = []
+        for worker in workers:
+            try:
+                answers.append(self._pipes[worker].recv())
+            except (EOFError, OSError) as err:
+                raise self._died(worker) from err
+        for error, result in answers:
+            if error is not None:
+                # Somebody may ask whether an attribute exists: that answer keeps its type.
+                raise result if isinstance(result, (AttributeError, EnvError)) else EnvError(error)
+        return [result for _, result in answers]
 
     def _died(self, worker: int) -> EnvWorkerDied:
         self._processes[worker].join(_JOIN_TIMEOUT_S)
