@@ -12,7 +12,6 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
 from rlplatform.algos.values import action_noise, schedule
-from rlplatform.errors import AlgorithmError
 from rlplatform.specs.algo_options import TrainFrequency
 from rlplatform.specs.algos import AlgoSpec
 
@@ -29,42 +28,13 @@ def apply_amendment(model: BaseAlgorithm, old: AlgoSpec, new: AlgoSpec) -> None:
         new: What it is to follow.
 
     Raises:
-        AlgorithmError: If the algorithm differs, or an option that cannot change on a live model.
-        SpecError: If the new options do not fit the number of environments.
+        SpecError: If the algorithm differs, an option that cannot change, or the options no longer fit the environments.
     """
-    if old.name != new.name:
-        raise AlgorithmError(f"A live `{old.name}` cannot become `{new.name}`. Start a new run.")
-    changed = [option for option in type(new).model_fields if getattr(old, option) != getattr(new, option)]
-    for option in changed:
-        check_amendable(old, new, option)
+    old.check_amendment(new)
     new.check_n_envs(model.n_envs)
-    for option in changed:
+    for option in old.changed_options(new):
         setter = _SETTERS.get(option, _set_attribute)
         setter(model, option, getattr(new, option))
-
-
-def check_amendable(old: AlgoSpec, new: AlgoSpec, option: str) -> None:
-    """Check that one option may change on a live model.
-
-    Raises:
-        AlgorithmError: If it may not; the message names the options that may.
-    """
-    before, after = getattr(old, option), getattr(new, option)
-    advice = f"Change only {', '.join(f'`{name}`' for name in sorted(old.amendable))}, or start a new run."
-    if option not in old.amendable:
-        raise AlgorithmError(
-            f"`algorithm.{option}` cannot change on a live model, got {after!r} instead of {before!r}: its networks "
-            f"and buffers were built with it. {advice}"
-        )
-    if option == "ent_coef" and isinstance(before, str) != isinstance(after, str):
-        raise AlgorithmError(
-            f"`algorithm.ent_coef` cannot change between learned and fixed on a live model, got {after!r} instead of "
-            f"{before!r}: only the learned one has an optimizer. {advice}"
-        )
-    if option == "ent_coef" and isinstance(after, str):
-        raise AlgorithmError(
-            f"`algorithm.ent_coef` starts from its first value only once, got {after!r} instead of {before!r}. {advice}"
-        )
 
 
 def _set_attribute(model: Any, option: str, value: Any) -> None:

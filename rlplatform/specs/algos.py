@@ -50,6 +50,30 @@ class AlgoSpec(Spec):
             SpecError: If they do not fit.
         """
 
+    def changed_options(self, new: AlgoSpec) -> tuple[str, ...]:
+        """Return the options in which another spec of this algorithm differs.
+
+        Raises:
+            SpecError: If it is of another algorithm.
+        """
+        if self.name != new.name:
+            raise SpecError(f"A `{self.name}` that has begun cannot become `{new.name}`. Start a new run.")
+        return tuple(option for option in type(self).model_fields if getattr(self, option) != getattr(new, option))
+
+    def check_amendment(self, new: AlgoSpec) -> None:
+        """Check that a live model of this spec can follow another.
+
+        Raises:
+            SpecError: If it is of another algorithm, or an option differs that is fixed once a model is built.
+        """
+        for option in self.changed_options(new):
+            if option not in self.amendable:
+                raise SpecError(
+                    f"`algorithm.{option}` cannot change on a live model, got {getattr(new, option)!r} instead of "
+                    f"{getattr(self, option)!r}: its networks and buffers were built with it. Start a new run, or change "
+                    f"only {', '.join(f'`{name}`' for name in sorted(self.amendable))}."
+                )
+
     def __reduce__(self) -> tuple[Callable[..., AlgoSpec], tuple[Any, ...]]:
         """Pickle by name: the class may have been made from another package's signature and stand in no module."""
         return parse_algo, (self.model_dump(mode="json"),)

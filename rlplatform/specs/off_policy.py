@@ -148,6 +148,15 @@ class _MaximumEntropy(_ContinuousOffPolicy, StateDependentExplorationSpec, Logge
     use_sde_at_warmup: bool = False
     """Explore by gSDE instead of uniformly before `learning_starts`."""
 
+    def check_amendment(self, new: AlgoSpec) -> None:
+        super().check_amendment(new)
+        after = getattr(new, "ent_coef", self.ent_coef)
+        if after != self.ent_coef and (isinstance(after, str) or isinstance(self.ent_coef, str)):
+            raise SpecError(
+                f"`algorithm.ent_coef` can change on a live model only from number to number, got {after!r} instead of "
+                f"{self.ent_coef!r}: what is learned has an optimizer and a state. Start a new run."
+            )
+
 
 class SACSpec(_MaximumEntropy, _TargetNetwork):
     """Soft Actor-Critic (Haarnoja et al., 2018, arXiv:1801.01290)."""

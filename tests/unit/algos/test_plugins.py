@@ -20,7 +20,7 @@ from rlplatform.algos import catalog
 from rlplatform.algos.amend import apply_amendment
 from rlplatform.algos.build import algorithm_class, build_model
 from rlplatform.algos.catalog import AlgorithmEntry, algorithm_names, algorithms, find_algorithm
-from rlplatform.errors import AlgorithmError
+from rlplatform.errors import AlgorithmError, SpecError
 from rlplatform.specs.algo_options import PositiveInt
 from rlplatform.specs.algos import AlgoSpec, parse_algo, spec_class
 from tests.envs_for_tests import TinyEnv
@@ -89,7 +89,7 @@ def test_a_derived_spec_builds_trains_and_is_amended() -> None:
     assert model._n_updates == 2
     apply_amendment(model, spec, parse_algo({**spec.model_dump(), "learning_rate": 0.5}))
     assert model.lr_schedule(1.0) == 0.5
-    with pytest.raises(AlgorithmError, match=r"`algorithm\.gamma` cannot change on a live model"):
+    with pytest.raises(SpecError, match=r"`algorithm\.gamma` cannot change on a live model"):
         apply_amendment(model, spec, parse_algo({**spec.model_dump(), "gamma": 0.5}))
 
 
