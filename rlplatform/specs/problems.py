@@ -89,8 +89,9 @@ def shown(value: Any) -> str:
 
 
 def _where(path: Path, text: str, origins: Mapping[Path, str], source: str) -> str:
-    """Return where the nearest part was written; without a path, where the first field was that the message names."""
-    if not path and (named := re.search(r"`([a-z_0-9.]+)`", text)):
+    """Return where the nearest part was written; a message may name a field further in than its path goes."""
+    named = re.search(r"`([a-z_0-9.]+)`", text)
+    if named and named[1].startswith(dotted(path)):
         path = tuple(named[1].split("."))
     for length in range(len(path), 0, -1):
         if path[:length] in origins:

@@ -1,7 +1,7 @@
 """RunSpec: everything that one training is asked to be.
 
-A *run* is one training with one seed. Its spec is read from YAML, checked here, written into the run's folder with every
-``auto`` resolved, and never changed after, except by amendments that the run records.
+A *run* is one training with one seed. Its spec is read from YAML, checked here, written into the run's folder with
+every ``auto`` resolved, and never changed after, except by amendments that the run records.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class EnvSpec(Spec):
     """Environments stepped together."""
     backend: Backend = "auto"
     """How they are stepped: in this process one by one (`sync`), as one NumPy environment (`vector`), in subprocesses
-    (`subproc`), in EnvPool's threads (`envpool`), in Ray actors (`ray`). `auto` is resolved once and never picks EnvPool."""
+    (`subproc`), in EnvPool's threads (`envpool`), in Ray actors (`ray`). `auto` is resolved once, never to EnvPool."""
     n_workers: Annotated[int, Field(ge=1)] | None = None
     """Processes or actors of `subproc` and `ray`; the environments are split evenly. None: one for each environment."""
     max_episode_steps: Annotated[int, Field(ge=1)] | None = None
@@ -69,7 +69,8 @@ class EnvSpec(Spec):
     """Normalisation of observations and rewards."""
     state: EnvState = "auto"
     """How the environments' inside comes back on resume: by replaying each episode's actions (`replay`), by copying
-    (`snapshot`, vector environments), or by rebuilding them at every scheduled checkpoint (`rebuild`). `auto` tries and verifies."""
+    (`snapshot`, vector environments), or by rebuilding them at every scheduled checkpoint (`rebuild`). `auto` tries and
+    verifies."""
 
     @field_validator("wrappers", mode="before")
     @classmethod
@@ -204,5 +205,6 @@ class RunSpec(Spec):
 
     def training_digest(self) -> str:
         """Return the sha256 of what decides the trajectory: everything but the name, tracking and booked resources."""
-        return self.model_copy(update={"resources": ResourceSpec(
-            torch_threads=self.resources.torch_threads, device=self.resources.device)}).digest({"name", "tracking"})
+        return self.model_copy(
+            update={"resources": ResourceSpec(torch_threads=self.resources.torch_threads, device=self.resources.device)}
+        ).digest({"name", "tracking"})
