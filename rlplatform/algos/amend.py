@@ -11,7 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
-from rlplatform.algos.values import action_noise, schedule
+from rlplatform.algos.values import schedule
 from rlplatform.specs.algo_options import TrainFrequency
 from rlplatform.specs.algos import AlgoSpec
 
@@ -28,7 +28,7 @@ def apply_amendment(model: BaseAlgorithm, old: AlgoSpec, new: AlgoSpec) -> None:
         new: What it is to follow.
 
     Raises:
-        SpecError: If the algorithm differs, an option that cannot change, or the options no longer fit the environments.
+        SpecError: If something differs that cannot change, or the options no longer fit the number of environments.
     """
     old.check_amendment(new)
     new.check_n_envs(model.n_envs)
@@ -80,10 +80,6 @@ def _set_exploration(model: Any, option: str, value: Any) -> None:
     )
 
 
-def _set_action_noise(model: Any, option: str, value: Any) -> None:
-    model.action_noise = None if value is None else action_noise(value, model.action_space, model.n_envs)
-
-
 def _set_ent_coef(model: Any, option: str, value: Any) -> None:
     model.ent_coef = value
     if hasattr(model, "ent_coef_tensor"):
@@ -106,7 +102,6 @@ _SETTERS: dict[str, Setter] = {
     "exploration_fraction": _set_exploration,
     "exploration_initial_eps": _set_exploration,
     "exploration_final_eps": _set_exploration,
-    "action_noise": _set_action_noise,
     "ent_coef": _set_ent_coef,
     "target_entropy": _set_target_entropy,
 }

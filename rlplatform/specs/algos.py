@@ -70,8 +70,8 @@ class AlgoSpec(Spec):
             if option not in self.amendable:
                 raise SpecError(
                     f"`algorithm.{option}` cannot change on a live model, got {getattr(new, option)!r} instead of "
-                    f"{getattr(self, option)!r}: its networks and buffers were built with it. Start a new run, or change "
-                    f"only {', '.join(f'`{name}`' for name in sorted(self.amendable))}."
+                    f"{getattr(self, option)!r}: its networks and buffers were built with it. Start a new run, or "
+                    f"change only {', '.join(f'`{name}`' for name in sorted(self.amendable))}."
                 )
 
     def __reduce__(self) -> tuple[Callable[..., AlgoSpec], tuple[Any, ...]]:

@@ -126,8 +126,6 @@ class QRDQNSpec(_QLearning):
 
 
 class _ContinuousOffPolicy(_OffPolicy):
-    amendable = _OffPolicy.amendable | {"action_noise"}
-
     batch_size: BatchSize = 256
     train_freq: TrainFreq = 1
     action_noise: ActionNoise | None = None

@@ -44,7 +44,6 @@ NEW: dict[str, Any] = {
     "exploration_fraction": 0.5,
     "exploration_initial_eps": 0.9,
     "exploration_final_eps": 0.4,
-    "action_noise": {"type": "normal", "sigma": 0.3},
     "target_entropy": -4.0,
     "use_sde_at_warmup": True,
     "policy_delay": 4,
