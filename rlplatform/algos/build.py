@@ -70,6 +70,12 @@ def check_spaces(
                     f"`algorithm.{option}` must be {neutral} with dictionary observations such as those of `{env_id}`, "
                     f"got {getattr(spec, option)}: SB3's buffer for them has no such feature."
                 )
+    if entry.recurrent and isinstance(observation_space, spaces.MultiDiscrete):
+        # SB3 2.9.2 counts their features with a NumPy integer, which torch's LSTM refuses.
+        raise AlgorithmError(
+            f"`{spec.name}` cannot read MultiDiscrete observations such as those of `{env_id}`. "
+            "Use the wrapper FlattenObservation."
+        )
     choose_policy(spec, observation_space)
 
 

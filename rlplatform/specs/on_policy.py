@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -185,7 +186,8 @@ class TRPOSpec(_SquashedBySde, _Minibatches):
 
 def nearest_divisors(total: int, size: int) -> list[int]:
     """Return the divisors of ``total`` next below and above ``size``; 1 only where there is no other."""
-    divisors = [n for n in range(1, total + 1) if total % n == 0]
+    small = [n for n in range(1, isqrt(total) + 1) if total % n == 0]
+    divisors = sorted({*small, *(total // n for n in small)})
     below = [n for n in divisors if 1 < n < size][-1:]
     above = [n for n in divisors if n > size][:1]
     return [*below, *above] or divisors[:1]

@@ -198,7 +198,7 @@ def test_a_batch_that_fits_is_accepted(n_steps: int, n_envs: int, batch_size: in
 
 @pytest.mark.parametrize(
     ("total", "size", "expected"),
-    [(256, 100, [64, 128]), (256, 300, [256]), (7, 3, [7]), (1, 5, [1]), (12, 5, [4, 6])],
+    [(256, 100, [64, 128]), (256, 300, [256]), (7, 3, [7]), (1, 5, [1]), (12, 5, [4, 6]), (10**12, 3, [2, 4])],
 )
 def test_nearest_divisors(total: int, size: int, expected: list[int]) -> None:
     assert nearest_divisors(total, size) == expected
