@@ -57,7 +57,7 @@ def check_spaces(
         )
     if isinstance(action_space, spaces.Box) and not action_space.is_bounded():
         raise AlgorithmError(
-            f"`{spec.name}` needs bounded actions, `{env_id}` has {action_space}. Wrap it, for example with ClipAction."
+            f"`{spec.name}` needs bounded actions, `{env_id}` has {action_space}. Give its action space finite bounds."
         )
     if getattr(spec, "use_sde", False) and not isinstance(action_space, spaces.Box):
         raise AlgorithmError(
