@@ -201,7 +201,7 @@ class RunSpec(Spec):
     @property
     def title(self) -> str:
         """The run's name, or `<env>-<algorithm>` in lower case."""
-        return self.name or f"{self.env.id.split(':')[-1]}-{self.algorithm.name}".lower()
+        return self.name or f"{self.env.id.split(':')[-1]}-{self.algorithm.name}".lower().replace("/", "-")
 
     def training_digest(self) -> str:
         """Return the sha256 of what decides the trajectory: everything but the name, tracking and booked resources."""
