@@ -1,0 +1,105 @@
+"""How commands print: tables and JSON to stdout, everything else to stderr, so that output can be piped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+MISSING = "—"
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON; dataclasses and pydantic models become objects."""
+    print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table, fitted to a terminal; elsewhere each row is one line, however long.
+
+    Args:
+        columns: Their heads; one that starts with `>` is aligned right.
+        rows: As many cells each.
+    """
+    cells = [tuple(row) for row in rows]
+    if not sys.stdout.isatty():
+        print(*_aligned([tuple(column.removeprefix(">") for column in columns), *cells], columns), sep="\n")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
+    for row in cells:
+        table.add_row(*row)
+    Console(markup=False, highlight=False).print(table)
+
+
+def print_fields(fields: Mapping[str, str]) -> None:
+    """Print names and values, one pair on each line."""
+    print(*_aligned(list(fields.items()), ("", "")), sep="\n")
+
+
+def say(*lines: str) -> None:
+    """Print lines for people on stderr."""
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def next_commands(*commands: tuple[str, str]) -> None:
+    """Print what can be typed next: pairs of a command and what it does."""
+    width = max(len(command) for command, _ in commands)
+    say("", "Next:", *(f"  {command:<{width}}  {meaning}" for command, meaning in commands))
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """Return a number with thousands separators, or a dash for None."""
+    return MISSING if value is None else f"{value:,.{digits}f}"
+
+
+def interval(mean: float | None, low: float | None, high: float | None) -> str:
+    """Return `mean [low, high]`, or a dash."""
+    if mean is None or low is None or high is None:
+        return number(mean)
+    return f"{mean:,.1f} [{low:,.1f}, {high:,.1f}]"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as `h:mm:ss` or `m:ss`, or a dash for None."""
+    if seconds is None:
+        return MISSING
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(n_bytes: float) -> str:
+    """Return bytes in the unit that leaves one to three digits before the point."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n_bytes) < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return str(value)
+
+
+def _aligned(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> Iterator[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell.rjust(width) if column.startswith(">") else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        )
+        yield "  ".join(cells).rstrip()
