@@ -15,7 +15,6 @@ Outcome = Literal["successful", "crashed", "timeout"]
 
 SOFT_SPEED = 0.1
 SOFT_ANGLE_RAD = 0.2
-SOFT_DISTANCE = 0.1
 
 _HALF_WIDTH = VIEWPORT_W / SCALE / 2
 _HALF_HEIGHT = VIEWPORT_H / SCALE / 2
@@ -116,8 +115,7 @@ class LandingMonitor(gym.Wrapper[Any, Any, Any, Any]):
             return "crashed" if self._lander_env.lander.awake else "successful"
         if not truncated:
             return None
-        near = math.hypot(state[0], state[1]) <= SOFT_DISTANCE
-        stands = bool(state[6] and state[7]) and speed <= SOFT_SPEED and abs(state[4]) <= SOFT_ANGLE_RAD and near
+        stands = self._stats.on_pad and speed <= SOFT_SPEED and abs(state[4]) <= SOFT_ANGLE_RAD
         return "successful" if stands else "timeout"
 
 

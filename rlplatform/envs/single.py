@@ -104,7 +104,7 @@ def _make_bare(env: EnvSpec, render_mode: str | None) -> gym.Env[Any, Any]:
     if target is None:
         return _make_registered(env, render_mode)
     kwargs = env.kwargs if render_mode is None else {**env.kwargs, "render_mode": render_mode}
-    made = _call(load_target(target), env.id, kwargs)
+    made = _construct(f"The environment {env.id!r}", load_target(target), kwargs)
     if not isinstance(made, gym.Env):
         raise EnvError(
             f"`env.id` must name a Gymnasium environment, got {env.id!r}, which makes a {type(made).__name__}."
@@ -117,7 +117,7 @@ def _make_registered(env: EnvSpec, render_mode: str | None) -> gym.Env[Any, Any]
     make = functools.partial(
         gym.make, env.id, render_mode=render_mode, max_episode_steps=env.max_episode_steps, disable_env_checker=True
     )
-    return cast("gym.Env[Any, Any]", _call(make, env.id, env.kwargs))
+    return cast("gym.Env[Any, Any]", _construct(f"The environment {env.id!r}", make, env.kwargs))
 
 
 def find_registered(env_id: str) -> gym.envs.registration.EnvSpec:
@@ -146,39 +146,25 @@ def find_registered(env_id: str) -> gym.envs.registration.EnvSpec:
     return gym.registry[name]
 
 
-def _call(make: Callable[..., Any], env_id: str, kwargs: dict[str, Any]) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is out of date", category=DeprecationWarning)
-            return make(**kwargs)
-    except gym.error.DependencyNotInstalled as err:
-        raise MissingPackageError(f"The environment {env_id!r} needs a package: {str(err).rstrip('.')}.") from err
-    except ImportError as err:
-        reason = str(err).rstrip(".")
-        raise MissingPackageError(f"The environment {env_id!r} needs a package that is not here: {reason}.") from err
-    except (
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        RuntimeError,
-        OSError,
-        AssertionError,
-        gym.error.Error,
-    ) as err:
-        raise EnvError(f"The environment {env_id!r} cannot be made with `env.kwargs` {kwargs}: {err}") from err
-
-
 def _wrap(env: gym.Env[Any, Any], wrapper: WrapperSpec) -> gym.Env[Any, Any]:
     constructor = load_target(find_wrapper(wrapper.name).target)
-    try:
-        wrapped = constructor(env, **wrapper.kwargs)
-    except gym.error.DependencyNotInstalled as err:
-        raise MissingPackageError(f"The wrapper {wrapper.name!r} needs a package: {str(err).rstrip('.')}.") from err
-    except _ANY_ENV_ERROR as err:
-        raise EnvError(f"The wrapper {wrapper.name!r} does not fit with `kwargs` {wrapper.kwargs}: {err}") from err
+    wrapped = _construct(f"The wrapper {wrapper.name!r}", functools.partial(constructor, env), wrapper.kwargs)
     if not isinstance(wrapped, gym.Env):
         raise EnvError(
             f"The wrapper {wrapper.name!r} must give a Gymnasium environment, got a {type(wrapped).__name__}."
         )
     return wrapped
+
+
+def _construct(what: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+    """Call a constructor of somebody else and tell in words why it did not work."""
+    try:
+        with warnings.catch_warnings():
+            # A newer version of the environment exists; and Gymnasium turned a bound from a file into float32.
+            warnings.filterwarnings("ignore", message=".*is out of date", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+            return make(**kwargs)
+    except (ImportError, gym.error.DependencyNotInstalled) as err:
+        raise MissingPackageError(f"{what} needs a package that is not here: {str(err).rstrip('.')}.") from err
+    except _ANY_ENV_ERROR as err:
+        raise EnvError(f"{what} cannot be made with `kwargs` {kwargs}: {err}") from err

@@ -194,11 +194,14 @@ def _answer(pipe: Connection, work: Callable[[], Any]) -> Any:
     """Do something and send what came of it; an environment may raise anything, and the driver must hear of it."""
     try:
         result = work()
+        # Sent in here: what cannot be pickled is the environment's error as well.
+        pipe.send(
+            (None, (result.observation_space, result.action_space) if isinstance(result, DummyVecEnv) else result)
+        )
     except Exception as err:
         known = isinstance(err, (AttributeError, EnvError))
         pipe.send((f"An environment raised {type(err).__name__}: {err}", err if known else None))
         return None
-    pipe.send((None, (result.observation_space, result.action_space) if isinstance(result, DummyVecEnv) else result))
     return result
 
 

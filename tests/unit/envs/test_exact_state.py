@@ -19,12 +19,12 @@ REPLAYED = [
     EnvSpec(id="CartPole-v1"),
     EnvSpec(id="LunarLander-v3"),
     EnvSpec(id="LunarLander-v3", kwargs={"enable_wind": True}),
-    EnvSpec(id="LunarLanderContinuous-v3", wrappers=("landing_monitor",)),  # type: ignore[arg-type]
+    EnvSpec(id="LunarLanderContinuous-v3", wrappers=("landing_monitor",)),
     EnvSpec(id="Acrobot-v1"),
     EnvSpec(id="Pendulum-v1"),
     EnvSpec(id="MountainCar-v0"),
     EnvSpec(id="MountainCarContinuous-v0"),
-    EnvSpec(id="CartPole-v1", reward="optimized_cartpole", wrappers=("time_aware",)),  # type: ignore[arg-type]
+    EnvSpec(id="CartPole-v1", reward="optimized_cartpole", wrappers=("time_aware",)),
     EnvSpec(id="tests.envs_for_tests:TinyEnv", kwargs={"observations": "dict", "actions": "multi_binary"}),
 ]
 

@@ -48,7 +48,7 @@ def test_every_named_reward_trains_while_info_and_evaluation_keep_the_true_one(n
         assert evaluation.step(0)[1] == info["true_reward"] == 1.0
         expected = load_reward(name)(previous[None], np.array([0]), obs[None])[0]
         assert reward == pytest.approx(expected)
-        shaped.append(reward)
+        shaped.append(float(reward))
         previous, ended = obs, terminated or truncated
     assert info["episode"]["r"] == pytest.approx(sum(shaped), abs=1e-5)
     assert info["episode"]["l"] == info["true_return"] == len(shaped)

@@ -46,6 +46,8 @@ def test_finished_cartpoles_are_reset_in_the_same_step_and_the_others_go_on() ->
     ends = 0
     for action in actions_for(venv, 100, seed=3):
         before, (obs, rewards, dones, infos) = obs, venv.step(action)
+        assert isinstance(before, np.ndarray)
+        assert isinstance(obs, np.ndarray)
         assert rewards.dtype == np.float32
         assert (rewards == 1.0).all()
         assert (np.abs(obs[dones]) <= 0.05).all(), "a first observation lies within CartPole's start bounds"
@@ -102,7 +104,7 @@ def test_a_reward_function_gives_the_same_batched_and_one_by_one(reward: str) ->
         (EnvSpec(id="CartPole-v1", n_envs=8), "vector"),
         (EnvSpec(id="CartPole-v1", n_envs=8, reward="simple_cartpole"), "vector"),
         (EnvSpec(id="CartPole-v1", n_envs=1), "sync"),
-        (EnvSpec(id="CartPole-v1", n_envs=8, wrappers=("time_aware",)), "sync"),  # type: ignore[arg-type]
+        (EnvSpec(id="CartPole-v1", n_envs=8, wrappers=("time_aware",)), "sync"),
         (EnvSpec(id="Acrobot-v1", n_envs=8), "sync"),
     ],
     ids=["vector", "reward", "one", "wrapped", "no vector version"],
@@ -116,7 +118,7 @@ def test_auto_is_the_vector_version_where_it_gives_the_same(env: EnvSpec, backen
     [
         (EnvSpec(id="LunarLander-v3", backend="vector"), "'LunarLander-v3' has no vector version"),
         (
-            EnvSpec(id="CartPole-v1", backend="vector", wrappers=("time_aware",)),  # type: ignore[arg-type]
+            EnvSpec(id="CartPole-v1", backend="vector", wrappers=("time_aware",)),
             "cannot wrap single environments, got the wrappers time_aware",
         ),
         (EnvSpec(id="CartPole-v1", backend="vector", kwargs={"color": 1}), r"cannot be made with `env.kwargs`"),
