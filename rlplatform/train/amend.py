@@ -75,15 +75,11 @@ def check_amendment(old: RunSpec, new: RunSpec) -> tuple[Change, ...]:
     Raises:
         SpecError: A field differs that is fixed once a run has begun; the message names it.
     """
+    old.algorithm.check_amendment(new.algorithm)
     found = changes(old, new)
     for change in found:
         part, _, field = change.field.partition(".")
-        option = field.split(".")[0]
-        allowed = (
-            part in _FREE
-            or (part == "resources" and option in _FREE_RESOURCES)
-            or (part == "algorithm" and old.algorithm.name == new.algorithm.name and option in old.algorithm.amendable)
-        )
+        allowed = part in _FREE or (part == "resources" and field in _FREE_RESOURCES) or part == "algorithm"
         if not allowed:
             raise SpecError(
                 f"`{change.field}` is fixed once a run has begun, got {change.new!r} for {change.old!r}. "

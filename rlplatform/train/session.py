@@ -26,6 +26,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rlplatform import names
+from rlplatform.algos.amend import apply_amendment
 from rlplatform.algos.build import build_model
 from rlplatform.algos.catalog import find_algorithm
 from rlplatform.artifacts.checkpoint import FileRecord
@@ -33,6 +34,7 @@ from rlplatform.envs.make import make_vec_env
 from rlplatform.envs.recorder import same_bits
 from rlplatform.envs.replay import restore_envs, snapshot_envs
 from rlplatform.errors import CheckpointError
+from rlplatform.specs.algos import parse_algo
 from rlplatform.specs.run import RunSpec
 from rlplatform.train.loops import LOOPS
 from rlplatform.train.metrics import LoggerAdapter, Metrics
@@ -189,6 +191,7 @@ class TrainingSession:
         state = {
             "model": capture_model(model),
             "rng": capture_rng(),
+            "algorithm": self.spec.algorithm.model_dump(mode="json"),
             "envs": None if self.rebuilds_envs else snapshot_envs(model.env),
             "extra": dict(extra),
         }
@@ -221,6 +224,8 @@ class TrainingSession:
                     "the same seed. Draw all its randomness from `self.np_random`; until then no resume is exact."
                 )
         restore_model(model, str(folder / names.MODEL_FILE), state["model"])
+        # A tensor in the zip may hold an option, such as SAC's fixed `ent_coef`, that was amended since.
+        apply_amendment(model, parse_algo(state["algorithm"]), self.spec.algorithm)
         model._total_timesteps = self.spec.budget.total_timesteps
         vec_normalize = model.get_vec_normalize_env()
         normalizer = Normalizer.load(folder)
@@ -247,4 +252,3 @@ def resolve_device(spec: RunSpec) -> str:
     if spec.resources.device != "auto":
         return spec.resources.device
     return "cuda" if spec.resources.gpus > 0 and torch.cuda.is_available() else "cpu"
-

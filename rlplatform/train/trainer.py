@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +82,8 @@ class Trainer:
         self._last_evaluation: EvalResult | None = None
         self._request: Request | None = None
         self._early_stop = ""
-        self._began_at, self._began_step = time.monotonic(), 0
+        self._step = self._began_step = 0
+        self._began_at = time.monotonic()
         self._pulse_at = self._record_at = 0.0
 
     @classmethod
@@ -117,7 +118,7 @@ class Trainer:
             except (Exception, KeyboardInterrupt) as error:
                 interrupted = isinstance(error, KeyboardInterrupt)
                 reason = str(error) if isinstance(error, RlPlatformError) else f"{type(error).__name__}: {error}"
-                self.run_dir.end_attempt("stopped" if interrupted else "failed", self._step_reached, reason)
+                self.run_dir.end_attempt("stopped" if interrupted else "failed", self._step, reason)
                 if interrupted or isinstance(error, RlPlatformError):
                     raise
                 _log.exception("run %s failed", self.run_dir.id)
@@ -133,7 +134,7 @@ class Trainer:
     @property
     def progress(self) -> Progress:
         """How far the run is."""
-        step, total = self.session.step, self.spec.budget.total_timesteps
+        step, total = self._step, self.spec.budget.total_timesteps
         elapsed = time.monotonic() - self._began_at
         fps = (step - self._began_step) / elapsed if elapsed > 0 and step > self._began_step else None
         evaluation = self._last_evaluation
@@ -150,11 +151,12 @@ class Trainer:
 
     def step(self) -> None:
         """Advance by one rollout and one update, then do what has fallen due."""
-        before = self.session.step
+        before = self._step
         self.session.advance()
+        self._step = self.session.step
 
         def due(every: int | None) -> bool:
-            return every is not None and self.session.step // every > before // every
+            return every is not None and self._step // every > before // every
 
         if due(self.spec.tracking.log_every_steps):
             self.session.log()
@@ -201,27 +203,23 @@ class Trainer:
     @contextmanager
     def _started(self) -> Iterator[None]:
         """Build the session, take it to the newest checkpoint, and close everything in the end."""
-        self._metrics = Metrics()
-        self._records = JsonlWriter(self.run_dir.metrics_path)
-        self._evaluations = JsonlWriter(self.run_dir.evaluations_path)
-        self.session = TrainingSession(self.spec, self._metrics)
-        try:
-            step = self._restore()
+        with ExitStack() as stack:
+            self._records = stack.enter_context(closing(JsonlWriter(self.run_dir.metrics_path)))
+            self._evaluations = stack.enter_context(closing(JsonlWriter(self.run_dir.evaluations_path)))
+            self._metrics = stack.enter_context(closing(Metrics()))
+            self.session = stack.enter_context(closing(TrainingSession(self.spec, self._metrics)))
+            self._restore()
+            self._step = self._began_step = self.session.step
             self._records.truncate(self._offsets[0])
             self._evaluations.truncate(self._offsets[1])
-            for sink in self._sinks(step):
+            for sink in self._sinks():
                 self._metrics.add(sink)
-            self.run_dir.begin_attempt(step)
-            self._began_at, self._began_step = time.monotonic(), step
+            self.run_dir.begin_attempt(self._step)
+            self._began_at = time.monotonic()
             yield
-        finally:
-            self._metrics.close()
-            self._records.close()
-            self._evaluations.close()
-            self.session.close()
 
-    def _restore(self) -> int:
-        """Take the session to the newest undamaged checkpoint, or to the policy it starts from; return its step."""
+    def _restore(self) -> None:
+        """Take the session to the newest undamaged checkpoint, or to the policy it starts from."""
         checkpoint, damaged = self._store.newest_good()
         if checkpoint is not None:
             amended = self._amended_since(checkpoint)
@@ -242,7 +240,6 @@ class Trainer:
             self.spec.env.backend,
             self.spec.env.state,
         )
-        return self.session.step
 
     def _amended_since(self, checkpoint: Checkpoint) -> bool:
         """Whether the spec was amended after a checkpoint was written; an error if it differs in any other way."""
@@ -256,11 +253,11 @@ class Trainer:
             "Change a run with `rlplatform resume RUN --set …`, which records the amendment, not by editing its spec."
         )
 
-    def _sinks(self, step: int) -> Iterator[Sink]:
+    def _sinks(self) -> Iterator[Sink]:
         tracking = self.spec.tracking
         yield JsonlSink(self._records)
         if tracking.tensorboard:
-            yield TensorBoardSink(self.run_dir.tb_path, purge_step=step + 1 if step else None)
+            yield TensorBoardSink(self.run_dir.tb_path, purge_step=self._step + 1 if self._step else None)
         if tracking.wandb is not None:
             config = self.spec.model_dump(mode="json")
             yield WandbSink(tracking.wandb, self.run_dir.path, self.run_dir.id, config)
@@ -327,10 +324,6 @@ class Trainer:
         if now - self._record_at >= RECORD_S:
             self._record_at = now
             self._record_progress()
-
-    @property
-    def _step_reached(self) -> int:
-        return self.session.step if hasattr(self, "session") else 0
 
     def _record_progress(self) -> None:
         now = self.progress

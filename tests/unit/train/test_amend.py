@@ -41,11 +41,16 @@ def test_a_live_run_can_take_it(path: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("env__id", "Acrobot-v1"), ("env__n_envs", 2), ("algorithm__n_steps", 128), ("resources__torch_threads", 2)],
+    [("env__id", "Acrobot-v1"), ("env__n_envs", 2), ("resources__torch_threads", 2)],
 )
 def test_what_is_fixed_is_refused_by_name(path: str, value: Any) -> None:
     with pytest.raises(SpecError, match=rf"`{path.replace('__', '.')}` is fixed once a run has begun, got {value!r}"):
         check_amendment(_spec(), _spec(**{path: value}))
+
+
+def test_an_option_that_shaped_the_model_is_refused_by_the_algorithm() -> None:
+    with pytest.raises(SpecError, match=r"`algorithm.n_steps` cannot change on a live model, got 128 instead of 64"):
+        check_amendment(_spec(), _spec(algorithm__n_steps=128))
 
 
 def test_another_seed_is_another_run() -> None:

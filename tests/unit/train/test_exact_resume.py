@@ -68,9 +68,7 @@ VARIANTS: dict[str, RunSpec] = {
     "gSDE off policy": small_spec("sac", algorithm={"use_sde": True}),
     "n-step returns": small_spec("dqn", algorithm={"n_steps": 3}),
     "one step a rollout": small_spec("sac", algorithm={"train_freq": 1}),
-    "reward function and wrapper": small_spec(
-        "dqn", env={"reward": "optimized_cartpole", "wrappers": ["time_aware"]}
-    ),
+    "reward function and wrapper": small_spec("dqn", env={"reward": "optimized_cartpole", "wrappers": ["time_aware"]}),
 }
 
 

@@ -32,7 +32,9 @@ class FailsAtStep(gym.Env[np.ndarray, np.int64]):
     def __init__(self, fails_at: int = 20) -> None:
         self.left = fails_at
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         return np.zeros(2, np.float32), {}
 
@@ -43,8 +45,8 @@ class FailsAtStep(gym.Env[np.ndarray, np.int64]):
         return np.zeros(2, np.float32), 0.0, False, False, {}
 
 
-def _fit(home: Path, algorithm: str = "ppo", **changes: Any) -> tuple[Trainer, RunResult]:
-    trainer = Trainer.create(small_spec(algorithm, **changes), home)
+def _fit(home: Path, name: str = "ppo", /, **changes: Any) -> tuple[Trainer, RunResult]:
+    trainer = Trainer.create(small_spec(name, **changes), home)
     return trainer, trainer.fit()
 
 
@@ -103,12 +105,21 @@ def test_a_request_from_another_process_pauses_the_run_and_it_goes_on(tmp_path: 
 
 
 def test_a_larger_budget_is_recorded_and_trains_on(tmp_path: Path) -> None:
-    trainer, _ = _fit(tmp_path, algorithm="ppo")
+    trainer, _ = _fit(tmp_path)
     (change,) = amend_run(trainer.run_dir, small_spec("ppo", budget={"total_timesteps": 320}, env=_resolved(trainer)))
     result = Trainer.open(trainer.run_dir).fit()
     assert (change.field, result.step) == ("budget.total_timesteps", 320)
     (amendment,) = trainer.run_dir.read().amendments
     assert amendment.note == "schedules now end at step 320; until this amendment they ended at 192"
+
+
+def test_an_amended_option_that_the_zip_holds_as_a_tensor_is_the_new_one(tmp_path: Path) -> None:
+    trainer, _ = _fit(tmp_path, "sac", algorithm={"ent_coef": 0.1})
+    amended = small_spec("sac", algorithm={"ent_coef": 0.5}, env=_resolved(trainer), budget={"total_timesteps": 256})
+    amend_run(trainer.run_dir, amended)
+    again = Trainer.open(trainer.run_dir)
+    again.fit()
+    assert again.session.model.ent_coef_tensor.item() == 0.5  # type: ignore[attr-defined]
 
 
 def _resolved(trainer: Trainer) -> dict[str, Any]:
@@ -119,7 +130,7 @@ def test_a_spec_edited_by_hand_is_refused(tmp_path: Path) -> None:
     trainer, _ = _fit(tmp_path)
     edited = trainer.spec.model_copy(update={"seed": 99})
     trainer.run_dir.spec_path.write_text(dump_spec(edited))
-    with pytest.raises(CheckpointError, match="was written for another spec than .*spec.yaml"):
+    with pytest.raises(CheckpointError, match=r"was written for another spec than .*spec\.yaml"):
         Trainer.open(trainer.run_dir).fit()
 
 
@@ -138,8 +149,15 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_defect_in_the_environment_fails_the_run_with_its_reason(tmp_path: Path) -> None:
-    spec = small_spec("ppo", env={"id": "tests.unit.train.test_trainer:FailsAtStep", "state": "rebuild", "n_envs": 1,
-                                  "kwargs": {"fails_at": 120}})
+    spec = small_spec(
+        "ppo",
+        env={
+            "id": "tests.unit.train.test_trainer:FailsAtStep",
+            "state": "rebuild",
+            "n_envs": 1,
+            "kwargs": {"fails_at": 120},
+        },
+    )
     trainer = Trainer.create(spec, tmp_path)
     with pytest.raises(TrainingFailed, match="ZeroDivisionError: a defect of the environment"):
         trainer.fit()
@@ -156,8 +174,12 @@ def test_nothing_is_written_when_the_algorithm_does_not_fit_the_environment(tmp_
 def test_fine_tuning_starts_from_the_other_run_s_networks(tmp_path: Path) -> None:
     first, _ = _fit(tmp_path, env={"normalize": {"obs": True}})
     tuned = small_spec(
-        "ppo", env={"normalize": {"obs": True}}, seed=8, init_from={"run": first.run_dir.id, "which": "last"},
-        algorithm={"learning_rate": 1e-12}, budget={"total_timesteps": 64},
+        "ppo",
+        env={"normalize": {"obs": True}},
+        seed=8,
+        init_from={"run": first.run_dir.id, "which": "last"},
+        algorithm={"learning_rate": 1e-12},
+        budget={"total_timesteps": 64},
     )
     second = Trainer.create(tuned, tmp_path)
     second.fit()
