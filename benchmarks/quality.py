@@ -23,10 +23,10 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-from rlplatform.specs.load import load_run_spec
 
 from benchmarks.page import describe_machine, write_page
 from rlplatform.report.statistics import Estimate, interquartile_mean
+from rlplatform.specs.load import load_run_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs" / "train"
