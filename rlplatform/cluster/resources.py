@@ -80,16 +80,18 @@ def check_fits(asked: Booking, nodes: Sequence[Mapping[str, float]], what: str =
         home = next(fitting, None)
         if home is None:
             raise ResourceError(
-                f"{what} asks for {asked}; the cluster has {describe(nodes)}. Ask for less with `resources.cpus`, "
-                "`resources.gpus` or `env.n_workers`, add nodes, or wait for them with `--wait`."
+                f"{what} asks for {asked}; the cluster has {describe(nodes, memory=asked.total(MEMORY) > 0)}. Ask for "
+                "less with `resources.cpus`, `resources.gpus` or `env.n_workers`, add nodes, or wait for them with "
+                "`--wait-for-resources`."
             )
         for name, amount in bundle.items():
             home[name] -= amount
 
 
-def describe(nodes: Sequence[Mapping[str, float]]) -> str:
-    """Return what nodes have together, in words."""
-    total = _amounts(*(sum(node.get(name, 0.0) for node in nodes) for name in (CPU, GPU, MEMORY)))
+def describe(nodes: Sequence[Mapping[str, float]], memory: bool = True) -> str:
+    """Return what nodes have together, in words; their memory only if asked for."""
+    cpus, gpus, memory_bytes = (sum(node.get(name, 0.0) for node in nodes) for name in (CPU, GPU, MEMORY))
+    total = _amounts(cpus, gpus, memory_bytes if memory else 0.0)
     return f"{total} on {len(nodes)} node{'' if len(nodes) == 1 else 's'}"
 
 
@@ -116,5 +118,5 @@ def apply_gpu_limit(limit: GpuLimit) -> None:
 
 
 def _amounts(cpus: float, gpus: float, memory_bytes: float) -> str:
-    text = f"{cpus:g} CPU{'' if cpus == 1 else 's'} and {gpus:g} GPU{'' if gpus == 1 else 's'}"
-    return f"{text} and {memory_bytes / 2**30:.1f} GiB of memory" if memory_bytes else text
+    cpu, gpu = f"{cpus:g} CPU{'' if cpus == 1 else 's'}", f"{gpus:g} GPU{'' if gpus == 1 else 's'}"
+    return f"{cpu}, {gpu} and {memory_bytes / 2**30:.1f} GiB of memory" if memory_bytes else f"{cpu} and {gpu}"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import ray
 
@@ -21,8 +22,15 @@ from rlplatform.errors import EnvWorkerDied, RlPlatformError, RunStateError, Tra
 from rlplatform.logs import configure, get_logger
 
 TRAINING, CONTROL = "training", "control"
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 _log = get_logger(__name__)
+
+
+def _in_group(group: str) -> Callable[[Method], Method]:
+    """Have Ray call a method in the threads of a group."""
+    decorator: Callable[[Method], Method] = ray.method(concurrency_group=group)
+    return decorator
 
 
 class RunActor:
@@ -38,7 +46,7 @@ class RunActor:
         self._progress: dict[str, Any] | None = None
         self._outcome: dict[str, Any] | None = None
 
-    @ray.method(concurrency_group=TRAINING)
+    @_in_group(TRAINING)
     def run(self) -> None:
         """Train until the run ends. Calling again does nothing, so a manager that came back may call again."""
         with self._lock:
@@ -47,12 +55,12 @@ class RunActor:
             self._begun = True
         self._outcome = self._attempt()
 
-    @ray.method(concurrency_group=CONTROL)
+    @_in_group(CONTROL)
     def status(self) -> dict[str, Any]:
         """Return how far the run is; `outcome` is None until it ends."""
         return {"pid": os.getpid(), "begun": self._begun, "progress": self._progress, "outcome": self._outcome}
 
-    @ray.method(concurrency_group=CONTROL)
+    @_in_group(CONTROL)
     def request(self, action: Literal["pause", "stop"]) -> None:
         """Ask the run to pause or stop at its next rollout boundary, with a checkpoint."""
         with self._lock:

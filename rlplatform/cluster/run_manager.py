@@ -15,20 +15,21 @@ killed, or its job was stopped), its runs are stopped with a checkpoint, unless 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import ray
 from ray.util.placement_group import get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlplatform import names
-from rlplatform.artifacts.run_dir import RunDir
-from rlplatform.artifacts.run_state import FINISHED
+from rlplatform.artifacts.run_dir import AttemptEnd, RunDir
+from rlplatform.artifacts.run_state import AT_REST, FINISHED
 from rlplatform.cluster.retry import Death, decide_retry
 from rlplatform.cluster.run_actor import RemoteRunActor
 from rlplatform.cluster.run_table import Entry, Journal, Submission, status_of
@@ -43,8 +44,7 @@ HEARTBEAT_S = 2.0
 TICK_S = 0.25
 STOP_PATIENCE_S = 300.0
 """How long a run may take to reach the boundary at which it stops, before its process is killed."""
-SETTLED = frozenset({*FINISHED, "paused"})
-"""States in which a run waits for nobody but a person."""
+_RESULT: dict[str, Literal["paused", "stopped"]] = {"pause": "paused", "stop": "stopped"}
 
 _log = get_logger(__name__)
 
@@ -150,6 +150,10 @@ class RunManager:
                 if entry := self._entries.get(path):
                     self._settle(entry, "stopped", reason)
 
+    def pid(self) -> int:
+        """Return the process that the manager lives in."""
+        return os.getpid()
+
     def set_limit(self, limit: int | None) -> None:
         """Set how many runs may be active together; None: as many as there are resources for."""
         with self._lock:
@@ -214,7 +218,7 @@ class RunManager:
         """Do what is asked of a run; one that trains does it itself, at its next boundary."""
         if entry.phase != "training":
             if entry.wanted == "stop" or entry.phase != "paused":
-                self._settle(entry, "paused" if entry.wanted == "pause" else "stopped", entry.reason)
+                self._settle(entry, _RESULT[str(entry.wanted)], entry.reason)
         elif time.monotonic() - entry.wanted_since > self._options.stop_patience_s:
             self._settle(entry, "stopped", f"it did not stop within {self._options.stop_patience_s:g} s and was killed")
         elif not entry.told:
@@ -294,8 +298,8 @@ class RunManager:
     def _died(self, entry: Entry, death: Death) -> None:
         """Queue a run again whose actor is gone, or give it up."""
         if entry.wanted is not None:
-            state: Any = "paused" if entry.wanted == "pause" else "stopped"
-            self._settle(entry, state, f"{entry.reason}; its process died before it came to that: {death.message}")
+            reason = f"{entry.reason}; its process died before it came to that: {death.message}"
+            self._settle(entry, _RESULT[entry.wanted], reason)
             return
         decision = decide_retry(death, entry.retries, entry.submission.max_retries)
         _log.warning("run %s: %s", entry.run_dir.id, decision.reason)
@@ -304,19 +308,19 @@ class RunManager:
             return
         self._release(entry)
         used, entry.retries = decision.retries - entry.retries, decision.retries
-        record = entry.run_dir.read()
-        entry.run_dir.end_attempt("queued", record.progress.step, decision.reason, retries=record.retries + used)
+        _record(entry.run_dir, "queued", decision.reason, retries=entry.run_dir.read().retries + used)
         entry.phase, entry.reason = "queued", decision.reason
         self._remember()
 
-    def _settle(self, entry: Entry, state: Literal["completed", "stopped", "paused", "failed"], reason: str,
+    def _settle(self, entry: Entry, state: AttemptEnd, reason: str,
                 recorded: bool = False) -> None:
         """Let go of a run that has ended or paused."""
         self._release(entry)
-        if not recorded:
-            record = entry.run_dir.read()
-            if record.state not in FINISHED:
-                entry.run_dir.end_attempt(state, record.progress.step, reason)
+        record = entry.run_dir.read()
+        if not recorded and record.state not in FINISHED:
+            _record(entry.run_dir, state, reason)
+        elif recorded and state == _RESULT.get(entry.wanted or ""):
+            entry.run_dir.update(reason=entry.reason)  # the run knows that it was asked, the manager knows by whom
         if state == "paused":
             entry.phase, entry.wanted, entry.told, entry.reason = "paused", None, False, reason
             entry.run_dir.clear_request()
@@ -357,8 +361,8 @@ class RunManager:
     def _lost_meanwhile(self, entry: Entry) -> None:
         """Settle or queue a run whose actor ended while nobody looked."""
         record = entry.run_dir.read()
-        if record.state in SETTLED:
-            self._settle(entry, record.state, record.reason or "", recorded=True)  # type: ignore[arg-type]
+        if record.state in AT_REST:
+            self._settle(entry, cast(AttemptEnd, record.state), record.reason or "", recorded=True)
         elif record.state == "running":
             self._died(entry, Death("died", "its process ended while the RunManager was down"))
         else:
@@ -379,6 +383,15 @@ class RunManager:
 
 
 RemoteRunManager: Any = remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=64)(RunManager)
+
+
+def _record(run_dir: RunDir, state: AttemptEnd, reason: str, **fields: Any) -> None:
+    """Write into run.json what its own process could not."""
+    record = run_dir.read()
+    if record.state in AT_REST:
+        run_dir.update(state=state, reason=reason, **fields)
+    else:
+        run_dir.end_attempt(state, record.progress.step, reason, **fields)
 
 
 def _answered(entry: Entry) -> bool:

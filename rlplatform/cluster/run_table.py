@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup
 from rlplatform import names
 from rlplatform.artifacts.atomic import write_json
 from rlplatform.artifacts.run_dir import RunDir
+from rlplatform.artifacts.run_record import RunRecord
 from rlplatform.cluster.resources import Booking
 from rlplatform.cluster.retry import DEFAULT_MAX_RETRIES
 
@@ -92,10 +93,13 @@ class Entry:
         return status_of(record, state if seen or self.phase != "training" else "queued", seen, self.reason)
 
 
-def status_of(record: Any, state: str, progress: dict[str, Any] | None = None, reason: str = "") -> dict[str, Any]:
+def status_of(
+    record: RunRecord, state: str, progress: dict[str, Any] | None = None, reason: str = ""
+) -> dict[str, Any]:
     """Return a run's status in plain values, from its record and, while it trains, its latest progress."""
+    ended_at_step = record.attempts[-1].end_step if record.attempts else None
     known = progress or {
-        "step": record.progress.step, "total_timesteps": record.progress.total,
+        "step": max(record.progress.step, ended_at_step or 0), "total_timesteps": record.progress.total,
         "rollout_return": record.progress.episode_return,
     }
     return {**known, "run_id": record.id, "state": state, "reason": record.reason or reason, "retries": record.retries}

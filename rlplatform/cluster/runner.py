@@ -16,22 +16,20 @@ import ray
 
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.run_record import RunRecord
+from rlplatform.artifacts.run_state import AT_REST
 from rlplatform.cluster.manager_process import run_manager
 from rlplatform.cluster.resources import booking, check_fits
 from rlplatform.cluster.retry import DEFAULT_MAX_RETRIES
-from rlplatform.cluster.run_manager import HEARTBEAT_S, SETTLED
+from rlplatform.cluster.run_manager import HEARTBEAT_S
 from rlplatform.cluster.run_table import Submission
 from rlplatform.cluster.session import RaySession, cluster_nodes, job_runtime_env, ray_session
-from rlplatform.errors import RlPlatformError
+from rlplatform.errors import ResourceError, RlPlatformError
 from rlplatform.logs import get_logger
 from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import RunSpec
 from rlplatform.train.progress import Progress
 
 POLL_S = 0.5
-INTERRUPTED = 130
-"""Exit code of runs that were stopped or paused before their budget was done; what a shell gives for Ctrl-C."""
-
 OnProgress = Callable[[Sequence[Progress]], None]
 _PROGRESS_FIELDS = frozenset(field.name for field in fields(Progress))
 _log = get_logger(__name__)
@@ -76,7 +74,7 @@ def train_on_ray(
     from rlplatform.train.resolve import resolve  # imports torch
 
     resolved = [resolve(spec) for spec in specs]
-    with ray_session(options.address, num_cpus=options.num_cpus, num_gpus=options.num_gpus) as session:
+    with _session(options) as session:
         if not options.wait_for_resources:
             for spec in resolved:
                 check_fits(booking(spec), cluster_nodes(), f"Run {spec.title} with seed {spec.seed}")
@@ -101,19 +99,22 @@ def run_on_ray(
         RunStateError: A run is being trained by another process.
         ResourceError: A run never fits into the cluster, and waiting was not asked for; or there is no cluster.
     """
-    with ray_session(options.address, num_cpus=options.num_cpus, num_gpus=options.num_gpus) as session:
+    with _session(options) as session:
         if not options.wait_for_resources:
             for run in runs:
                 check_fits(booking(_spec(run)), cluster_nodes(), f"Run {run.id}")
         return _train(session, runs, home, options, on_progress)
 
 
-def exit_code(records: Sequence[RunRecord]) -> int:
-    """Return the exit code for how runs ended: 0 all completed, 1 one failed, else 130: one was stopped or paused."""
-    states = {record.state for record in records}
-    if states <= {"completed"}:
-        return 0
-    return INTERRUPTED if states <= {"completed", "stopped", "paused"} else 1
+@contextlib.contextmanager
+def _session(options: RayOptions) -> Iterator[RaySession]:
+    with ray_session(options.address, num_cpus=options.num_cpus, num_gpus=options.num_gpus) as session:
+        if options.detach and session.started:
+            raise ResourceError(
+                "Runs can be detached only on a cluster: a Ray that was started for them ends with this process. "
+                "Give `--address HOST:PORT`, or leave `--detach` out."
+            )
+        yield session
 
 
 def _train(
@@ -141,7 +142,7 @@ def _follow(manager: Any, paths: list[str], interrupts: _Interrupts, on_progress
         statuses = _ask(manager.wait.remote(paths, POLL_S))
         if on_progress is not None:
             on_progress([_progress(status) for status in statuses])
-        if all(status["state"] in SETTLED for status in statuses):
+        if all(status["state"] in AT_REST for status in statuses):
             return
         if interrupts.count > told:
             told = interrupts.count
@@ -213,4 +214,4 @@ def _progress(status: dict[str, Any]) -> Progress:
 
 
 def _spec(run: RunDir) -> RunSpec:
-    return load_run_spec(run.spec_path).spec
+    return load_run_spec(run.spec_path, environ={}).spec

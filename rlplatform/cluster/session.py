@@ -122,8 +122,8 @@ def _join(address: str) -> str:
 
 def _start(num_cpus: int | None, num_gpus: int | None) -> Path:
     """Start a Ray of our own, closed by a token and without dashboard; return its temporary folder."""
-    # ray.init turns tokens on by itself and would leave one in ~/.ray; ours lives as long as this process. RAY_AUTH_MODE
-    # is read when ray is imported: set here, this process and its servers would disagree (seen on 2.60).
+    # ray.init turns tokens on by itself and would leave one in ~/.ray; ours lives as long as this process.
+    # RAY_AUTH_MODE is read when ray is imported: set here, this process and its servers would disagree (2.60).
     if os.environ.get("RAY_AUTH_MODE", "token") == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_JOB_STOP_WAIT_TIME_S", str(JOB_STOP_WAIT_S))
