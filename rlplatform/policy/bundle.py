@@ -1,7 +1,7 @@
 """PolicyBundle: a policy as two files that hold no code, `policy.onnx` and `policy.json`.
 
     policy.json ─ which spaces, inputs, outputs and distribution; where the policy comes from; sha256 of policy.onnx
-    policy.onnx ─ observation as the environment gives it ─▶ normalisation ─▶ network ─▶ action, parameters, value, state
+    policy.onnx ─ the environment's observation ─▶ normalisation ─▶ network ─▶ action, parameters, value, state
 
 `load_bundle` trusts neither: sizes are bounded, the hash is compared, and the graph must be self-contained and made of
 standard operators, so that reading a stranger's bundle can neither run code nor reach another file.
@@ -18,14 +18,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlplatform.artifacts.checkpoint import FileRecord
 from rlplatform.errors import BundleError
 from rlplatform.names import BUNDLE_JSON_FILE, BUNDLE_ONNX_FILE
 from rlplatform.policy.spaces import MAX_ELEMENTS, Space
 
-FORMAT = 1
 MAX_JSON_BYTES = 64 * 2**20
 MAX_ONNX_BYTES = 2**31 - 1
 """What one protobuf message can hold."""
@@ -44,8 +43,9 @@ class TensorSpec(_Part):
     """One input or output of the graph."""
 
     name: str
-    dtype: Literal["bool", "float16", "float32", "float64",
-                   "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"]
+    dtype: Literal[
+        "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"
+    ]
     shape: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_ELEMENTS)] | None, ...], Field(max_length=9)]
     """None is the batch axis: the first, except in recurrent state `[layers, batch, size]`."""
 
@@ -80,7 +80,7 @@ class Lineage(_Part):
 class BundleManifest(_Part):
     """What `policy.json` says."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     algorithm: str
     created_at: datetime
     observation_space: Space
@@ -103,7 +103,6 @@ class BundleManifest(_Part):
     metrics: dict[str, float] = {}
     versions: dict[str, str] = {}
     """Packages that made the bundle."""
-    notes: dict[str, JsonValue] = {}
     files: dict[str, FileRecord]
 
     @model_validator(mode="after")
@@ -128,6 +127,29 @@ class PolicyBundle:
     manifest: BundleManifest
     onnx: bytes
     """The verified graph: what is run is what was checked, also if the file changes afterwards."""
+
+
+def read_manifest(path: Path) -> BundleManifest:
+    """Read `policy.json` without looking at the graph.
+
+    Args:
+        path: The folder of the bundle.
+
+    Raises:
+        BundleError: The file is missing, too large, or not a manifest.
+    """
+    manifest_path = path / BUNDLE_JSON_FILE
+    text = _read(manifest_path, MAX_JSON_BYTES)
+    try:
+        return BundleManifest.model_validate(json.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the manifest"
+        raise BundleError(
+            f"{manifest_path} is not a policy manifest: {field}: {first['msg']}. Export it again."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{manifest_path} is not JSON: {error}. Export it again.") from error
 
 
 def load_manifest(path: Path) -> BundleManifest:
@@ -168,13 +190,14 @@ def check_graph(graph: bytes, source: Path) -> None:
 
     try:
         model = onnx.load_model_from_string(graph)
+        if model.functions:
+            raise BundleError(f"{source} must use ONNX's own operators only, got functions. Export it with rlplatform.")
+        # Before the checker, which would look at the files that external data names.
+        _check_nodes(model.graph, source)
         onnx.checker.check_model(graph)
     except (DecodeError, onnx.checker.ValidationError) as error:
-        raise BundleError(f"{source} is not a valid ONNX model: {str(error).splitlines()[0]} Export it again.") from error
-    if model.functions or (domains := {entry.domain for entry in model.opset_import} - _STANDARD_DOMAINS):
-        found = ", ".join(sorted(domains)) if not model.functions else "local functions"
-        raise BundleError(f"{source} must use ONNX's own operators only, got {found}. Export it with rlplatform.")
-    _check_nodes(model.graph, source)
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{source} is not a valid ONNX model: {reason} Export it again.") from error
 
 
 def _check_nodes(graph: Any, source: Path) -> None:
@@ -183,36 +206,35 @@ def _check_nodes(graph: Any, source: Path) -> None:
     tensors = [*graph.initializer, *(t for s in graph.sparse_initializer for t in (s.values, s.indices))]
     for node in graph.node:
         if node.domain not in _STANDARD_DOMAINS:
-            raise BundleError(f"{source} must use ONNX's own operators only, got {node.domain}.{node.op_type}. "
-                              "Export it with rlplatform.")
+            raise BundleError(
+                f"{source} must use ONNX's own operators only, got {node.domain}.{node.op_type}. "
+                "Export it with rlplatform."
+            )
         for attribute in node.attribute:
             tensors += [attribute.t, *attribute.tensors]
             for inner in [attribute.g, *attribute.graphs]:
                 _check_nodes(inner, source)
     for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise BundleError(f"{source} must hold its own weights, but {tensor.name!r} lies in another file. "
-                              "Export it with rlplatform.")
+            raise BundleError(
+                f"{source} must hold its own weights, but {tensor.name!r} lies in another file. "
+                "Export it with rlplatform."
+            )
         if math.prod(tensor.dims) > MAX_ONNX_BYTES:
-            raise BundleError(f"{source} holds a tensor {tensor.name!r} of {list(tensor.dims)} elements. Export it again.")
+            raise BundleError(
+                f"{source} holds {tensor.name!r} of {list(tensor.dims)} elements: too large. Export it again."
+            )
 
 
 def _read_checked(path: Path) -> tuple[BundleManifest, bytes]:
-    manifest_path = path / BUNDLE_JSON_FILE
-    text = _read(manifest_path, MAX_JSON_BYTES)
-    try:
-        manifest = BundleManifest.model_validate(json.loads(text))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the manifest"
-        raise BundleError(f"{manifest_path} is not a policy manifest: {field}: {first['msg']}. Export it again.") from error
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{manifest_path} is not JSON: {error}. Export it again.") from error
+    manifest = read_manifest(path)
     graph = _read(path / BUNDLE_ONNX_FILE, MAX_ONNX_BYTES)
     record = manifest.files[BUNDLE_ONNX_FILE]
     if len(graph) != record.bytes or hashlib.sha256(graph).hexdigest() != record.sha256:
-        raise BundleError(f"{path / BUNDLE_ONNX_FILE} is damaged: it differs from the sha256 in {BUNDLE_JSON_FILE}. "
-                          "Publish the policy again.")
+        raise BundleError(
+            f"{path / BUNDLE_ONNX_FILE} is damaged: it differs from the sha256 in {BUNDLE_JSON_FILE}. "
+            "Publish the policy again."
+        )
     return manifest, graph
 
 

@@ -92,13 +92,19 @@ def export_bundle(
     with replace_dir(folder) as temporary:
         (temporary / BUNDLE_ONNX_FILE).write_bytes(onnx_bytes)
         manifest = BundleManifest(
-            algorithm=_algorithm_name(model), created_at=datetime.now(UTC),
-            observation_space=described, action_space=action_space,
+            algorithm=_algorithm_name(model),
+            created_at=datetime.now(UTC),
+            observation_space=described,
+            action_space=action_space,
             inputs=tuple(_tensor_spec(name, value) for name, value in inputs.items()),
             outputs=tuple(_tensor_spec(name, value) for name, value in produced.items()),
             distribution=DistributionSpec(type=head.type, parameters=head.parameters, nvec=head.nvec),
-            mask_size=sum(head.nvec) if discrete else None, state=tuple(name for name, _ in head.state),
-            has_value=head.has_value, normalized=bool(statistics), opset=OPSET, lineage=lineage or Lineage(),
+            mask_size=sum(head.nvec) if discrete else None,
+            state=tuple(name for name, _ in head.state),
+            has_value=head.has_value,
+            normalized=bool(statistics),
+            opset=OPSET,
+            lineage=lineage or Lineage(),
             metrics={key: float(value) for key, value in (metrics or {}).items() if math.isfinite(value)},
             versions={package: version(package) for package in _PACKAGES if _is_installed(package)},
             files={BUNDLE_ONNX_FILE: hash_file(temporary / BUNDLE_ONNX_FILE)},
@@ -111,13 +117,9 @@ def _own_observation_space(model: BaseAlgorithm) -> gym.Space[Any]:
     env: Any = model.get_env()
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecTransposeImage):
-            return _merged(env.venv.observation_space, model.observation_space)
+            return env.venv.observation_space
         env = env.venv
     return model.observation_space
-
-
-def _merged(before: gym.Space[Any], after: gym.Space[Any]) -> gym.Space[Any]:
-    return before if before.shape or isinstance(before, spaces.Dict) else after
 
 
 def _describe(own_space: gym.Space[Any], model: BaseAlgorithm) -> tuple[Space, Space]:
@@ -125,18 +127,20 @@ def _describe(own_space: gym.Space[Any], model: BaseAlgorithm) -> tuple[Space, S
     for key, part in parts(observation).items():
         if isinstance(part, DiscreteSpace) and part.start != 0:
             raise BundleError(
-                f"An observation {key or 'space'!r} that counts from {part.start} cannot be published: SB3 encodes choices "
-                "from 0. Wrap the environment so that it counts from 0."
+                f"Observations {key!r} that count from {part.start} cannot be published: SB3 encodes choices from 0. "
+                "Wrap the environment so that they count from 0."
             )
     if isinstance(action, BoxSpace) and not action.dtype.startswith("float"):
         raise BundleError(f"Actions of a Box must be floating-point numbers, got {action.dtype}. Use float32.")
     seen = model.observation_space
-    pairs = zip(own_space.values(), cast(spaces.Dict, seen).values(), strict=True) if isinstance(
-        own_space, spaces.Dict) else [(own_space, seen)]
-    for own, inner in pairs:
-        if own.shape != inner.shape and inner.shape != tuple(own.shape[i] for i in (2, 0, 1)[:len(own.shape)]):
-            raise BundleError(f"The model sees observations of shape {inner.shape}, got an environment that gives {own.shape}. "
-                              "Give the space of the environment that it was trained in.")
+    for key, part in parts(observation).items():
+        inner = cast(spaces.Dict, seen)[key].shape if key else seen.shape
+        height_first = (part.shape[2], *part.shape[:2]) if len(part.shape) == 3 else None
+        if inner not in (part.shape, height_first):
+            raise BundleError(
+                f"The model sees observations of shape {inner}, but the environment gives {part.shape}. "
+                "Give the space of the environment that it was trained in."
+            )
     return observation, action
 
 
@@ -146,16 +150,20 @@ def _statistics(normalizer: ObservationNormalizer | None, own_space: gym.Space[A
         config = cast(ObservationNormalizer, normalizer).config
         part = own_space[key] if isinstance(own_space, spaces.Dict) else own_space
         if moments.mean.shape != part.shape:
-            raise BundleError(f"Statistics of {key or 'observations'!r} have the shape {moments.mean.shape}, but the "
-                              f"environment gives {part.shape}. Give the normaliser that the model was trained with.")
+            raise BundleError(
+                f"Statistics of {key or 'observations'!r} have the shape {moments.mean.shape}, but the "
+                f"environment gives {part.shape}. Give the normaliser that the model was trained with."
+            )
         found[key] = Statistics(moments.mean, moments.var, float(config["epsilon"]), float(config["clip_obs"]))
     return found
 
 
 def _inputs(space: Space, head: Head) -> dict[str, Tensor]:
     """Make inputs for tracing: zeros, of the dtype that the environment gives."""
-    found = {f"obs/{key}" if key else "obs": torch.from_numpy(np.zeros((_TRACED_BATCH, *part.shape), part.dtype))
-             for key, part in parts(space).items()}
+    found = {
+        f"obs/{key}" if key else "obs": torch.from_numpy(np.zeros((_TRACED_BATCH, *part.shape), part.dtype))
+        for key, part in parts(space).items()
+    }
     if head.takes_masks:
         found["action_masks"] = torch.ones(_TRACED_BATCH, sum(head.nvec), dtype=torch.bool)
     for name, lstm in head.state:
@@ -179,8 +187,16 @@ def _trace(graph: PolicyGraph, inputs: Mapping[str, Tensor]) -> tuple[bytes, dic
         produced = dict(zip(graph.output_names, graph(*given), strict=True))
         axes = {name: {_batch_axis(name): "batch"} for name in (*inputs, *produced)}
         # The TorchScript exporter: ten times faster than the dynamo one, and the same operators for these networks.
-        torch.onnx.export(graph, given, cast(Any, buffer), dynamo=False, opset_version=OPSET, dynamic_axes=axes,
-                          input_names=list(inputs), output_names=list(produced))
+        torch.onnx.export(
+            graph,
+            given,
+            cast(Any, buffer),
+            dynamo=False,
+            opset_version=OPSET,
+            dynamic_axes=axes,
+            input_names=list(inputs),
+            output_names=list(produced),
+        )
     return buffer.getvalue(), produced
 
 

@@ -67,9 +67,15 @@ class Head:
 class PolicyGraph(nn.Module):
     """The whole graph. Its positional inputs are named by `input_names`."""
 
-    def __init__(self, policy: BasePolicy, head: Head, own_space: spaces.Space[Any],
-                 statistics: Mapping[str, Statistics], input_names: tuple[str, ...],
-                 output_names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        policy: BasePolicy,
+        head: Head,
+        own_space: spaces.Space[Any],
+        statistics: Mapping[str, Statistics],
+        input_names: tuple[str, ...],
+        output_names: tuple[str, ...],
+    ) -> None:
         super().__init__()
         self.policy = policy
         self.head, self.own_space, self.statistics = head, own_space, statistics
@@ -86,15 +92,19 @@ class PolicyGraph(nn.Module):
         seen = self.policy.observation_space
         if isinstance(self.own_space, spaces.Dict):
             inner = cast(spaces.Dict, seen)
-            return {key: self._encode_part(given[f"obs/{key}"], key, part, inner[key])
-                    for key, part in self.own_space.spaces.items()}
+            return {
+                key: self._encode_part(given[f"obs/{key}"], key, part, inner[key])
+                for key, part in self.own_space.spaces.items()
+            }
         return self._encode_part(given["obs"], "", self.own_space, seen)
 
     def _encode_part(self, value: Tensor, key: str, own: spaces.Space[Any], seen: spaces.Space[Any]) -> Tensor:
         if (statistics := self.statistics.get(key)) is not None:
             # VecNormalize computes in float64 and rounds once, at the end.
-            mean, scale = (torch.as_tensor(array, dtype=torch.float64, device=value.device)
-                           for array in (statistics.mean, np.sqrt(statistics.var + statistics.epsilon)))
+            mean, scale = (
+                torch.as_tensor(array, dtype=torch.float64, device=value.device)
+                for array in (statistics.mean, np.sqrt(statistics.var + statistics.epsilon))
+            )
             value = ((value.double() - mean) / scale).clamp(-statistics.clip, statistics.clip).float()
         if own.shape != seen.shape:
             value = value.permute(0, 3, 1, 2)
@@ -115,8 +125,9 @@ def find_head(policy: BasePolicy) -> Head:
         case SACPolicy() | TQCPolicy() | CrossQPolicy():
             return _squashed(policy)
         case TD3Policy():
-            return Head("deterministic", (), lambda obs, _: {"action": policy.actor(obs)}, squashed=True,
-                        has_value=False)
+            return Head(
+                "deterministic", (), lambda obs, _: {"action": policy.actor(obs)}, squashed=True, has_value=False
+            )
         case DQNPolicy():
             return _q_values(policy.q_net, policy.q_net)
         case QRDQNPolicy():
@@ -169,14 +180,21 @@ def _recurrent(policy: RecurrentActorCriticPolicy) -> Head:
 
     lstms = {"pi": policy.lstm_actor} | ({} if critic is None else {"vf": critic})
     return _actor_critic_head(
-        policy, act, state=tuple((f"state/{n}_{part}", lstm) for n, lstm in lstms.items() for part in ("h", "c")))
+        policy, act, state=tuple((f"state/{n}_{part}", lstm) for n, lstm in lstms.items() for part in ("h", "c"))
+    )
 
 
-def _actor_critic_head(policy: Any, act: Callable[[Observation, Mapping[str, Tensor]], Outputs], *,
-                       takes_masks: bool = False, state: tuple[tuple[str, nn.LSTM], ...] = ()) -> Head:
+def _actor_critic_head(
+    policy: Any,
+    act: Callable[[Observation, Mapping[str, Tensor]], Outputs],
+    *,
+    takes_masks: bool = False,
+    state: tuple[tuple[str, nn.LSTM], ...] = (),
+) -> Head:
     choices = _choices(policy)
     squashed = bool(policy.squash_output)
     kind: DistributionType
+    parameters: tuple[str, ...]
     if choices:
         single = isinstance(policy.action_space, spaces.Discrete)
         kind, parameters = ("categorical" if single else "multi_categorical"), ("logits",)
@@ -211,9 +229,9 @@ def _categorical(raw: Tensor, masks: Tensor | None, nvec: tuple[int, ...], *, si
     logits, actions = [], []
     start = 0
     for n in nvec:
-        part = torch.log_softmax(raw[:, start:start + n], dim=1)
+        part = torch.log_softmax(raw[:, start : start + n], dim=1)
         if masks is not None:
-            allowed = masks[:, start:start + n]
+            allowed = masks[:, start : start + n]
             part = torch.log_softmax(torch.where(allowed, part, torch.full_like(part, MASKED_LOGIT)), dim=1)
         logits.append(part)
         actions.append(part.argmax(dim=1))
@@ -221,15 +239,19 @@ def _categorical(raw: Tensor, masks: Tensor | None, nvec: tuple[int, ...], *, si
     return {"action": actions[0] if single else torch.stack(actions, dim=1), "logits": torch.cat(logits, dim=1)}
 
 
-def _noisy(mean: Tensor, distribution: sb3.StateDependentNoiseDistribution, log_std: Tensor, latent: Tensor, *,
-           squashed: bool) -> Outputs:
+def _noisy(
+    mean: Tensor, distribution: sb3.StateDependentNoiseDistribution, log_std: Tensor, latent: Tensor, *, squashed: bool
+) -> Outputs:
     """Give the marginal over exploration matrices of gSDE.
 
     Source: Raffin, Kober, Stulp (2021), arXiv:2005.05719, eq. 7: the variance is (latent ** 2) @ (std ** 2).
     """
     variance = torch.mm(latent**2, distribution.get_std(log_std) ** 2)
-    return {"action": torch.tanh(mean) if squashed else mean, "mean": mean,
-            "log_std": 0.5 * torch.log(variance + distribution.epsilon)}
+    return {
+        "action": torch.tanh(mean) if squashed else mean,
+        "mean": mean,
+        "log_std": 0.5 * torch.log(variance + distribution.epsilon),
+    }
 
 
 def _squashed(policy: Any) -> Head:

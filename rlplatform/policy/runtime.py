@@ -1,6 +1,7 @@
 """Acting from a PolicyBundle with numpy and onnxruntime alone: neither torch nor Stable-Baselines3 is imported.
 
-    observation ─▶ check ─▶ one session.run ─▶ action (the graph's own, or drawn here from the parameters)
+An observation is checked, goes through one `session.run`, and comes out as an action: the graph's own, or one drawn
+here from the distribution's parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Prediction(NamedTuple):
     state: State | None
     """Recurrent state to give to the next call, each array `[layers, n, size]` float32; None without memory."""
     distribution: dict[str, np.ndarray]
-    """The parameters of the distribution by name, such as `logits`, or `mean` and `log_std`; masked where masks count."""
+    """The distribution's parameters by name, such as `logits`, or `mean` and `log_std`. Masks are applied."""
     value: Any
     """The critic's value `[n]` float32; None where the policy has no critic of states."""
 
@@ -62,8 +63,10 @@ class PolicyRuntime:
         _check_signature(session, manifest)
         self._run: Callable[[None, Mapping[str, np.ndarray]], list[np.ndarray]] = session.run
         self._outputs = tuple(tensor.name for tensor in manifest.outputs)
-        self._readers = tuple((key, InputReader(f"obs/{key}" if key else "obs", part))
-                              for key, part in parts(manifest.observation_space).items())
+        self._readers = tuple(
+            (key, InputReader(f"obs/{key}" if key else "obs", part))
+            for key, part in parts(manifest.observation_space).items()
+        )
         self._is_dict = isinstance(manifest.observation_space, DictSpace)
         self._sample = sampling.sampler(manifest)
         self._parameters = manifest.distribution.parameters
@@ -130,8 +133,12 @@ class PolicyRuntime:
             end += 1
         next_state = tuple(produced[end:]) if self.manifest.state else None
         if single:
-            return Prediction(action[0], next_state, {name: array[0] for name, array in parameters.items()},
-                              None if value is None else value[0])
+            return Prediction(
+                action[0],
+                next_state,
+                {name: array[0] for name, array in parameters.items()},
+                None if value is None else value[0],
+            )
         return Prediction(action, next_state, parameters, value)
 
     def initial_state(self, n: int = 1) -> State | None:
@@ -147,12 +154,16 @@ class PolicyRuntime:
         if not isinstance(obs, Mapping) or set(obs) != {key for key, _ in self._readers}:
             got = f"keys {sorted(map(str, obs))}" if isinstance(obs, Mapping) else type(obs).__name__
             raise PolicyInputError(
-                f"`obs` must be a mapping with the keys {sorted(key for key, _ in self._readers)}, got {got}.")
+                f"`obs` must be a mapping with the keys {sorted(key for key, _ in self._readers)}, got {got}."
+            )
         read = {reader.name: reader.read(obs[key]) for key, reader in self._readers}
         sizes = {(len(array), single) for array, single in read.values()}
         if len(sizes) > 1:
-            raise PolicyInputError("`obs` must have one batch size in all its parts, got " + ", ".join(
-                f"{name}: {'none' if single else len(array)}" for name, (array, single) in read.items()) + ".")
+            raise PolicyInputError(
+                "`obs` must have one batch size in all its parts, got "
+                + ", ".join(f"{name}: {'none' if single else len(array)}" for name, (array, single) in read.items())
+                + "."
+            )
         n, single = sizes.pop()
         return {name: array for name, (array, _) in read.items()}, n, single
 
@@ -161,8 +172,10 @@ class PolicyRuntime:
         if state is None:
             state = expected
         elif len(state) != len(expected):
-            raise PolicyInputError(f"`state` must have {len(expected)} arrays, got {len(state)}. "
-                                   "Give back the state of the last prediction.")
+            raise PolicyInputError(
+                f"`state` must have {len(expected)} arrays, got {len(state)}. "
+                "Give back the state of the last prediction."
+            )
         for name, given, zeros in zip(self.manifest.state, state, expected, strict=True):
             feeds[name] = read_batch(name, given, zeros.shape, "float32")
         starts = np.zeros(n, bool) if episode_start is None else as_array("episode_start", episode_start)
@@ -174,12 +187,14 @@ class PolicyRuntime:
 
 
 def _check_signature(session: ort.InferenceSession, manifest: BundleManifest) -> None:
-    for what, found, described in (("inputs", session.get_inputs(), manifest.inputs),
-                                   ("outputs", session.get_outputs(), manifest.outputs)):
+    for what, found, described in (
+        ("inputs", session.get_inputs(), manifest.inputs),
+        ("outputs", session.get_outputs(), manifest.outputs),
+    ):
         got = [(tensor.name, _dtype(tensor.type), len(tensor.shape)) for tensor in found]
         wanted = [(tensor.name, tensor.dtype, len(tensor.shape)) for tensor in described]
         if got != wanted or not all(map(_same_sizes, found, described)):
-            raise BundleError(f"The graph's {what} must be those of its manifest, {wanted}, got {got}. Publish it again.")
+            raise BundleError(f"The graph's {what} must be those of its manifest, {wanted}, got {got}. Publish again.")
 
 
 def _dtype(ort_type: str) -> str:
@@ -189,5 +204,6 @@ def _dtype(ort_type: str) -> str:
 
 def _same_sizes(found: Any, described: TensorSpec) -> bool:
     # A size that the graph does not state, such as that of a reshaped output, is a string or None there.
-    return all(not isinstance(size, int) or size == wanted
-               for size, wanted in zip(found.shape, described.shape, strict=True))
+    return all(
+        not isinstance(size, int) or size == wanted for size, wanted in zip(found.shape, described.shape, strict=True)
+    )

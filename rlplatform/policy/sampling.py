@@ -10,7 +10,7 @@ import numpy as np
 from rlplatform.errors import PolicyInputError
 from rlplatform.policy.bundle import BundleManifest, DistributionSpec
 from rlplatform.policy.inputs import as_array, convert
-from rlplatform.policy.spaces import BoxSpace, DiscreteSpace
+from rlplatform.policy.spaces import BoxSpace, DiscreteSpace, MultiBinarySpace, MultiDiscreteSpace
 
 Parameters = dict[str, np.ndarray]
 Sampler = Callable[[Parameters, np.random.Generator], np.ndarray]
@@ -51,10 +51,12 @@ def choose(scores: np.ndarray, manifest: BundleManifest) -> np.ndarray:
     """Return the best-scored choice of each decision, `[n]` for a Discrete action, else `[n, *shape]`."""
     space, nvec = manifest.action_space, manifest.distribution.nvec
     if isinstance(space, DiscreteSpace):
-        return scores.argmax(axis=1).astype(space.dtype, copy=False)
+        best: np.ndarray = scores.argmax(axis=1)
+        return best.astype(space.dtype, copy=False)
     ends = np.cumsum(nvec)
-    best = [scores[:, end - n:end].argmax(axis=1) for n, end in zip(nvec, ends, strict=True)]
-    return np.stack(best, axis=1).reshape(-1, *space.shape).astype(space.dtype, copy=False)  # type: ignore[union-attr]
+    each = [scores[:, end - n : end].argmax(axis=1) for n, end in zip(nvec, ends, strict=True)]
+    assert isinstance(space, (MultiDiscreteSpace, MultiBinarySpace))
+    return np.stack(each, axis=1).reshape(-1, *space.shape).astype(space.dtype, copy=False)
 
 
 def greedy(parameters: Parameters, manifest: BundleManifest) -> np.ndarray:
@@ -82,7 +84,7 @@ def read_masks(given: Any, manifest: BundleManifest, n: int, *, single: bool) ->
         raise PolicyInputError(f"`action_masks` must have the shape {(k,) if single else (n, k)}, got {masks.shape}.")
     end = 0
     for size in manifest.distribution.nvec:
-        if not masks[:, end:end + size].any(axis=1).all():
+        if not masks[:, end : end + size].any(axis=1).all():
             raise PolicyInputError("`action_masks` must allow at least one action for each decision, got none.")
         end += size
     return np.ascontiguousarray(masks)
@@ -97,7 +99,7 @@ def apply_masks(parameters: Parameters, masks: np.ndarray, distribution: Distrib
         masked = np.where(masks, scores, _MASKED_LOGIT)
         ends = np.cumsum(distribution.nvec)
         for n, end in zip(distribution.nvec, ends, strict=True):
-            part = masked[:, end - n:end]
+            part = masked[:, end - n : end]
             part -= part.max(axis=1, keepdims=True)
             part -= np.log(np.exp(part).sum(axis=1, keepdims=True))
         parameters[name] = masked

@@ -58,8 +58,9 @@ class BoxSpace(_Part):
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and the upper bounds, each of the space's shape and dtype."""
         low, high = (np.asarray(bound, dtype=np.float64) for bound in (self.low, self.high))
-        return tuple(np.broadcast_to(b.reshape(self.shape if b.ndim else ()), self.shape).astype(self.dtype)
-                     for b in (low, high))  # type: ignore[return-value]
+        return tuple(
+            np.broadcast_to(b.reshape(self.shape if b.ndim else ()), self.shape).astype(self.dtype) for b in (low, high)
+        )  # type: ignore[return-value]
 
 
 class DiscreteSpace(_Part):
@@ -107,8 +108,9 @@ class DictSpace(_Part):
     spaces: Annotated[dict[str, FlatSpace], Field(min_length=1, max_length=1024)]
 
 
-Space = Annotated[BoxSpace | DiscreteSpace | MultiDiscreteSpace | MultiBinarySpace | DictSpace,
-                  Field(discriminator="type")]
+Space = Annotated[
+    BoxSpace | DiscreteSpace | MultiDiscreteSpace | MultiBinarySpace | DictSpace, Field(discriminator="type")
+]
 
 
 def parts(space: Space) -> dict[str, FlatSpace]:
@@ -133,7 +135,7 @@ def space_from_gym(space: gym.Space[Any]) -> Space:
     if isinstance(space, spaces.MultiBinary):
         return MultiBinarySpace(shape=space.shape, dtype=_dtype(space))
     if isinstance(space, spaces.Dict) and not any(isinstance(part, spaces.Dict) for part in space.values()):
-        return DictSpace(spaces={key: space_from_gym(part) for key, part in space.items()})  # type: ignore[misc]
+        return DictSpace(spaces={key: space_from_gym(part) for key, part in space.items()})
     raise BundleError(
         f"A policy cannot be published for the space {space}. Box, Discrete, MultiDiscrete (one row, from 0), "
         "MultiBinary and a Dict of those can. Wrap the environment so that it has one of them."
