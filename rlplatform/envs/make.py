@@ -22,6 +22,8 @@ __all__ = ["make_env", "make_vec_env", "resolve_env", "reward_threshold", "space
 logger = get_logger(__name__)
 
 _STEPPED_AS_ONE = frozenset({"vector", "envpool"})
+_VECTOR_FROM = 8
+"""Environments from which on NumPy's fixed cost of a step pays: see docs/results/env_backends.md."""
 
 
 def make_vec_env(env: EnvSpec, *, seed: int) -> VecEnv:
@@ -112,8 +114,13 @@ def _check_same_spaces(env: EnvSpec) -> None:
 
 
 def _resolve_backend(env: EnvSpec) -> Backend:
-    """Return `vector` where the environment has a vector version that gives the same, else `sync`."""
-    if env.n_envs < 2 or env.wrappers or env.id not in gym.registry or gym.registry[env.id].vector_entry_point is None:
+    """Return `vector` where the environment has a vector version that gives the same and is faster, else `sync`."""
+    if (
+        env.n_envs < _VECTOR_FROM
+        or env.wrappers
+        or env.id not in gym.registry
+        or gym.registry[env.id].vector_entry_point is None
+    ):
         return "sync"
     try:
         make_vec_env(env.model_copy(update={"backend": "vector"}), seed=0).close()

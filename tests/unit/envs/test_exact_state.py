@@ -166,7 +166,7 @@ def test_a_replay_that_led_elsewhere_is_an_error_that_names_the_environment() ->
 @pytest.mark.parametrize(
     ("env", "way"),
     [
-        (EnvSpec(id="CartPole-v1", n_envs=2), "snapshot"),
+        (EnvSpec(id="CartPole-v1", n_envs=8), "snapshot"),
         (EnvSpec(id="CartPole-v1"), "replay"),
         (EnvSpec(id="LunarLander-v3"), "replay"),
         (EnvSpec(id="CartPole-v1", backend="envpool", n_envs=2), "rebuild"),

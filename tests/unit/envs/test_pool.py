@@ -52,7 +52,7 @@ def test_another_pool_episode_follows_a_plain_reset() -> None:
 
 
 def test_auto_never_picks_a_pool() -> None:
-    assert resolve_env(CARTPOLE.model_copy(update={"backend": "auto"}), seed=0).backend == "vector"
+    assert resolve_env(CARTPOLE.model_copy(update={"backend": "auto", "n_envs": 8}), seed=0).backend == "vector"
 
 
 def test_a_missing_envpool_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,11 +103,11 @@ def test_a_reward_function_gives_the_same_batched_and_one_by_one(reward: str) ->
     [
         (EnvSpec(id="CartPole-v1", n_envs=8), "vector"),
         (EnvSpec(id="CartPole-v1", n_envs=8, reward="simple_cartpole"), "vector"),
-        (EnvSpec(id="CartPole-v1", n_envs=1), "sync"),
+        (EnvSpec(id="CartPole-v1", n_envs=4), "sync"),
         (EnvSpec(id="CartPole-v1", n_envs=8, wrappers=("time_aware",)), "sync"),
         (EnvSpec(id="Acrobot-v1", n_envs=8), "sync"),
     ],
-    ids=["vector", "reward", "one", "wrapped", "no vector version"],
+    ids=["vector", "reward", "few", "wrapped", "no vector version"],
 )
 def test_auto_is_the_vector_version_where_it_gives_the_same(env: EnvSpec, backend: str) -> None:
     assert resolve_env(env, seed=0).backend == backend
