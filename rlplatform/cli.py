@@ -96,7 +96,7 @@ def _log_unexpected(error: Exception) -> str:
     summary = " ".join(f"{type(error).__name__}: {error}".split())
     try:
         folder = home() / names.LOGS_DIR
-        logs.configure(folder)
+        logs.configure(folder, terminal=False)
         logs.get_logger(__name__).error("unexpected error", exc_info=error)
     except RlPlatformError:
         return f"{summary}. This is a defect of rlplatform; `{DEBUG}` shows where."

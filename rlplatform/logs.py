@@ -38,6 +38,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+class TerminalFormatter(logging.Formatter):
+    """One short line for each record; the traceback is for the files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without its newline."""
+        short = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None, "stack_info": None})
+        return super().format(short)
+
+
 def get_logger(name: str) -> logging.Logger:
     """Return the logger of a module of this package.
 
@@ -48,7 +57,7 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name if inside else f"{ROOT_LOGGER}.{name}")
 
 
-def configure(log_dir: Path | None, level: str = "INFO", json: bool = True) -> None:
+def configure(log_dir: Path | None, level: str = "INFO", json: bool = True, terminal: bool = True) -> None:
     """Send the package's log to the terminal's stderr and, if ``log_dir`` is given, to rotating files in it.
 
     ``rlplatform.log`` gets everything of at least ``level``, ``errors.log`` errors only; each turns over at 10 MB and
@@ -57,7 +66,8 @@ def configure(log_dir: Path | None, level: str = "INFO", json: bool = True) -> N
     Args:
         log_dir: The folder for the files, made if missing. None: no files.
         level: The least severe level to log: DEBUG, INFO, WARNING or ERROR.
-        json: Write the files as JSON lines instead of plain text. The terminal always gets plain text.
+        json: Write the files as JSON lines instead of plain text. The terminal gets plain text without tracebacks.
+        terminal: Also write to stderr.
 
     Raises:
         StorageError: If the folder or its files cannot be made.
@@ -66,10 +76,11 @@ def configure(log_dir: Path | None, level: str = "INFO", json: bool = True) -> N
     for handler in tuple(root.handlers):
         root.removeHandler(handler)
         handler.close()
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
-    terminal = logging.StreamHandler(sys.stderr)
-    terminal.setFormatter(plain)
-    root.addHandler(terminal)
+    line, clock = "%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"
+    if terminal:
+        stderr = logging.StreamHandler(sys.stderr)
+        stderr.setFormatter(TerminalFormatter(line, clock))
+        root.addHandler(stderr)
     root.setLevel(level.upper())
     root.propagate = False
     if log_dir is None:
@@ -79,7 +90,7 @@ def configure(log_dir: Path | None, level: str = "INFO", json: bool = True) -> N
         for name, file_level in ((LOG_FILE, level.upper()), (ERROR_FILE, "ERROR")):
             handler = RotatingFileHandler(log_dir / name, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8")
             handler.setLevel(file_level)
-            handler.setFormatter(JsonFormatter() if json else plain)
+            handler.setFormatter(JsonFormatter() if json else logging.Formatter(line, clock))
             root.addHandler(handler)
     except OSError as error:
         raise StorageError(

@@ -19,7 +19,7 @@ CPUS = 0.5
 
 def demo(as_json: Json = False) -> None:
     """Train PPO on CartPole with four seeds in parallel Ray actors, compare them, and publish the best."""
-    from rlplatform.commands.publishing import publish_policy
+    from rlplatform.commands.publishing import publish_run
     from rlplatform.commands.training import Place, print_results, train_new
     from rlplatform.commands.workspace import start_logs
     from rlplatform.report.tables import best_of, group_rows, run_row
@@ -37,16 +37,16 @@ def demo(as_json: Json = False) -> None:
     completed = [row for row in rows if row.state == "completed"]
     if not completed:
         raise TrainingFailed(f"No run of the demo completed: {rows[0].run} {rows[0].state}, {rows[0].reason}.")
-    version = publish_policy(best_of(completed).run, name=MODEL, which="best", alias="champion")
+    best = best_of(completed).run
+    version = publish_run(best, which="best", name=MODEL, alias="champion")
     if as_json:
-        print_json({"runs": rows, "groups": group_rows(rows), "published": version})
+        published = {"reference": version.reference, "run": best, "path": version.bundle_path}
+        print_json({"runs": rows, "groups": group_rows(rows), "published": published})
     else:
-        print(
-            f"Published {version.name}@{version.version} from {best_of(completed).run} as {MODEL}@champion: {version.path}"
-        )
+        print(f"Published {version.reference}, also called {MODEL}@champion, from {best}: {version.bundle_path}")
     next_commands(
-        (f"rlplatform evaluate {MODEL}@champion", "measure the published policy, on other episodes"),
-        (f"rlplatform runs show {best_of(completed).run}", "look at the run it came from"),
+        (f"rlplatform evaluate {MODEL}@champion", "measure the published policy"),
+        (f"rlplatform runs show {best}", "look at the run it came from"),
         (f"tensorboard --logdir {runs[0].path.parent}", "compare the curves"),
         (f"rlplatform verify {config} --set budget.total_timesteps=20000", "see that a killed run resumes exactly"),
         ("rlplatform train configs/train/lunar_lander_ppo.yaml --seeds 1-4", "train something harder"),

@@ -25,21 +25,10 @@ def evaluate(
 ) -> None:
     """Measure a policy on the environment's true return, on episodes that training never uses."""
     check_which(which)
-    from rlplatform.commands.targets import find_target
-    from rlplatform.envs.make import reward_threshold
-    from rlplatform.train import evaluate as evaluation
-    from rlplatform.train.seeding import derive_seed
+    from rlplatform.commands.targets import find_target, measure
 
     target = find_target(policy, which)
-    threshold = target.success_threshold
-    result = evaluation.evaluate(
-        target.actor,
-        target.env,
-        n_episodes=episodes,
-        seed=derive_seed(seed, "rlplatform evaluate"),
-        deterministic=not stochastic,
-        success_threshold=reward_threshold(target.env) if threshold is None else threshold,
-    )
+    result = measure(target, n_episodes=episodes, seed=seed, deterministic=not stochastic)
     if as_json:
         print_json({"policy": target.label, "seed": seed, "deterministic": not stochastic, "result": result})
         return

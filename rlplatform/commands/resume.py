@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlplatform.commands.options import Address, Json, Overrides
 from rlplatform.commands.output import say
+
+if TYPE_CHECKING:
+    from rlplatform.artifacts.run_dir import RunDir
 
 
 def resume(
@@ -31,10 +34,17 @@ def resume(
     run_dir = RunDir.open(home(), run)
     start_logs()
     if overrides:
-        from rlplatform.specs.load import load_run_spec
-        from rlplatform.train.amend import amend_run
-
-        amended = load_run_spec(run_dir.spec_path, overrides=overrides, environ={}).spec
-        for change in amend_run(run_dir, amended):
-            say(f"Amended {change}")
+        _amend(run_dir, overrides)
     report_and_exit(train_on([run_dir], Place(local, address, wait_for_resources=wait)), as_json)
+
+
+def _amend(run_dir: RunDir, overrides: list[str]) -> None:
+    """Change the run's spec, and say what changed and what that means for its schedules."""
+    from rlplatform.specs.load import load_run_spec
+    from rlplatform.train.amend import amend_run
+
+    for change in amend_run(run_dir, load_run_spec(run_dir.spec_path, overrides=overrides, environ={}).spec):
+        say(f"Amended {change}")
+    amendments = run_dir.read().amendments
+    if amendments and amendments[-1].note:
+        say(f"Note: {amendments[-1].note}.")

@@ -17,8 +17,9 @@ from rlplatform.specs.run import EnvSpec, RunSpec
 if TYPE_CHECKING:
     import numpy as np
 
+    from rlplatform.policy.registry import ModelRegistry
     from rlplatform.policy.runtime import PolicyRuntime
-    from rlplatform.train.evaluate import Actor
+    from rlplatform.train.evaluate import Actor, EvalResult
 
 
 @dataclass(frozen=True)
@@ -56,23 +57,57 @@ def find_target(text: str, which: str) -> Target:
     bundle = find_bundle(text)
     if bundle is not None:
         return _bundle_target(bundle)
+    return source_target(find_source(text, which))
+
+
+def source_target(source: PolicySource) -> Target:
+    """Load the policy of a run."""
     from rlplatform.train.policy_folder import load_policy
 
-    source = find_source(text, which)
     actor = load_policy(source.folder, source.spec.algorithm.name)
     threshold = source.spec.evaluation.success_threshold
     return Target(f"{source.run.id}, {source.folder.name}", actor, source.spec.env, threshold)
+
+
+def measure(target: Target, *, n_episodes: int, seed: int, deterministic: bool) -> EvalResult:
+    """Evaluate a target on episodes that training never uses.
+
+    Args:
+        target: What acts, and where.
+        n_episodes: Episodes to play.
+        seed: The same seed gives the same episodes to every policy.
+        deterministic: Act greedily.
+    """
+    from rlplatform.envs.make import reward_threshold
+    from rlplatform.train.evaluate import evaluate
+    from rlplatform.train.seeding import derive_seed
+
+    threshold = target.success_threshold
+    return evaluate(
+        target.actor,
+        target.env,
+        n_episodes=n_episodes,
+        seed=derive_seed(seed, "rlplatform evaluate"),
+        deterministic=deterministic,
+        success_threshold=reward_threshold(target.env) if threshold is None else threshold,
+    )
 
 
 def find_bundle(text: str) -> Path | None:
     """Return the folder of a bundle, given as a folder or as a model reference; None when `text` is neither."""
     if (Path(text) / names.BUNDLE_JSON_FILE).is_file():
         return Path(text)
-    if "@" not in text:
-        return None
+    registry = model_registry()
+    if "@" in text or any(model.name == text for model in registry.models()):
+        return registry.resolve(text).bundle_path
+    return None
+
+
+def model_registry() -> ModelRegistry:
+    """Return the registry of published models under RLPLATFORM_HOME."""
     from rlplatform.policy.folder_registry import FolderRegistry
 
-    return FolderRegistry(home() / names.MODELS_DIR).resolve(text).bundle_path
+    return FolderRegistry(home() / names.MODELS_DIR)
 
 
 def find_source(text: str, which: str) -> PolicySource:

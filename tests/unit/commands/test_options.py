@@ -1,0 +1,33 @@
+"""What people write for seeds and states."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlplatform.commands.options import check_state, check_which, parse_seeds
+from rlplatform.errors import SpecError, UnknownNameError
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", (3,)), ("1,2,3", (1, 2, 3)), ("1-4", (1, 2, 3, 4)), ("7, 1-2,7", (7, 1, 2)), ("0", (0,))]
+)
+def test_seeds_are_lists_and_ranges(text: str, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "-1", "1-", "4-1", "1.5", "0-100000000000"])
+def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"`--seeds` must .* Write `1,2,3` or `1-4`\."):
+        parse_seeds(text)
+
+
+def test_which_policy_is_best_or_last() -> None:
+    assert check_which("last") == "last"
+    with pytest.raises(SpecError, match="must be best or last, got 'newest'"):
+        check_which("newest")
+
+
+def test_an_unknown_state_names_the_nearest() -> None:
+    assert check_state("paused") == "paused"
+    with pytest.raises(UnknownNameError, match="Did you mean 'stopped'"):
+        check_state("stoped")

@@ -1,0 +1,51 @@
+"""Printing for pipes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from rlplatform.commands import output
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+
+
+def test_a_piped_table_has_one_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(("name", ">n"), [("a" * 200, "1"), ("b", "22")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["name" + " " * 198 + " n", "a" * 200 + "   1", "b" + " " * 201 + "22"]
+
+
+def test_fields_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_fields({"a": "1", "long": "2"})
+    assert capsys.readouterr().out == "a     1\nlong  2\n"
+
+
+def test_json_goes_to_stdout_and_talk_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_json({"points": [Point(1.5)]})
+    output.say("for people")
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"points": [{"x": 1.5}]}
+    assert captured.err == "for people\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "—"), (0.4, "0:00"), (59.6, "1:00"), (61, "1:01"), (3_600 * 2 + 65, "2:01:05")]
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert output.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("n_bytes", "text"), [(12, "12 B"), (1_500, "1.5 kB"), (2e9, "2.0 GB"), (5e15, "5000.0 TB")])
+def test_sizes(n_bytes: float, text: str) -> None:
+    assert output.size(n_bytes) == text
+
+
+def test_an_interval_needs_all_its_numbers() -> None:
+    assert output.interval(1.0, 0.5, 1.5) == "1.0 [0.5, 1.5]"
+    assert output.interval(None, None, None) == "—"
