@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import ray
 
@@ -29,8 +29,8 @@ _log = get_logger(__name__)
 
 def _in_group(group: str) -> Callable[[Method], Method]:
     """Have Ray call a method in the threads of a group."""
-    decorator: Callable[[Method], Method] = ray.method(concurrency_group=group)
-    return decorator
+    method: Any = ray.method  # its type hints turn methods into what only a handle has
+    return cast(Callable[[Method], Method], method(concurrency_group=group))
 
 
 class RunActor:

@@ -23,15 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import ray
-from ray.util.placement_group import get_placement_group, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
 from rlplatform import names
 from rlplatform.artifacts.run_dir import AttemptEnd, RunDir
 from rlplatform.artifacts.run_state import AT_REST, FINISHED
 from rlplatform.cluster.retry import Death, decide_retry
-from rlplatform.cluster.run_actor import RemoteRunActor
+from rlplatform.cluster.run_process import ask, book, find_again, is_booked, release, start
 from rlplatform.cluster.run_table import Entry, Journal, Submission, status_of
 from rlplatform.cluster.scheduling import Active, Waiting, plan_starts
 from rlplatform.cluster.session import remote
@@ -71,7 +67,9 @@ class RunManager:
         self._entries: dict[str, Entry] = {entry.submission.run_path: entry for entry in self._journal.read()}
         self._leases = {entry.submission.owner: self._lease() for entry in self._entries.values()}
         for entry in self._entries.values():
-            self._find_again(entry)
+            entry.wanted_since = time.monotonic()
+            if entry.active and not find_again(entry):
+                self._lost_meanwhile(entry)
         threading.Thread(target=self._loop, name="run-manager", daemon=True).start()
 
     # --- what drivers call --------------------------------------------------------------------------------------------
@@ -209,8 +207,9 @@ class RunManager:
             entry.want(asked, f"asked to {asked}")
         if entry.wanted is not None:
             self._carry_out(entry)
-        elif entry.phase == "booking" and _answered(entry):
-            self._start(entry)
+        elif entry.phase == "booking" and is_booked(entry):
+            start(entry)
+            self._remember()
         if entry.phase == "training":
             self._look_at(entry)
 
@@ -245,55 +244,23 @@ class RunManager:
         entry.phase, entry.wanted, entry.told, entry.reason = "queued", None, False, reason
 
     def _book(self, entry: Entry) -> None:
-        """Ask Ray for the run's resources."""
         entry.attempt += 1
         entry.phase = "booking"
         self._remember()  # before anything of that name exists: a manager that comes back must find it
-        asked = entry.submission.booking
-        entry.group = placement_group(
-            [dict(bundle) for bundle in asked.bundles], strategy=asked.strategy, name=entry.actor_name,
-            lifetime="detached",
-        )
-        entry.answer = entry.group.ready()
-        entry.reason = f"waits for {asked}"
-
-    def _start(self, entry: Entry) -> None:
-        """Start the run's actor in the resources that it was given."""
-        assert entry.group is not None  # it was booked
-        bundle = entry.submission.bundles[0]
-        options: dict[str, Any] = {"runtime_env": entry.submission.runtime_env} if entry.submission.runtime_env else {}
-        entry.actor = RemoteRunActor.options(
-            name=entry.actor_name, namespace=names.RAY_NAMESPACE, lifetime="detached", get_if_exists=True,
-            num_cpus=bundle.get("CPU", 0), num_gpus=bundle.get("GPU", 0), memory=bundle.get("memory") or None,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(entry.group, 0), **options,
-        ).remote(entry.submission.run_path)
-        entry.phase, entry.answer, entry.reason = "training", None, ""
-        entry.actor.run.remote()
-        self._remember()
+        book(entry)
 
     def _look_at(self, entry: Entry) -> None:
-        """Take the actor's answer, if it has come, and ask again."""
-        if entry.answer is None:
-            entry.answer = entry.actor.status.remote()
-        if not _answered(entry):
-            return
-        answer, entry.answer = entry.answer, None
-        try:
-            status = ray.get(answer)
-        except ray.exceptions.ActorUnavailableError:
-            return
-        except ray.exceptions.RayError as error:
-            self._died(entry, _death(error))
-            return
-        if not status["begun"]:
-            entry.actor.run.remote()
-        entry.progress = status["progress"]
-        if (outcome := status["outcome"]) is None:
-            return
-        if outcome["state"] == "lost":
-            self._died(entry, Death("died", outcome["reason"]))
-        else:
-            self._settle(entry, outcome["state"], outcome["reason"], recorded=outcome["recorded"])
+        """See how a run that trains is, and take up its end."""
+        status = ask(entry)
+        if isinstance(status, Death):
+            self._died(entry, status)
+        elif status is not None:
+            entry.progress = status["progress"]
+            outcome = status["outcome"]
+            if outcome is not None and outcome["state"] == "lost":
+                self._died(entry, Death("died", outcome["reason"]))
+            elif outcome is not None:
+                self._settle(entry, outcome["state"], outcome["reason"], recorded=outcome["recorded"])
 
     def _died(self, entry: Entry, death: Death) -> None:
         """Queue a run again whose actor is gone, or give it up."""
@@ -306,7 +273,7 @@ class RunManager:
         if not decision.retry:
             self._settle(entry, "failed", decision.reason)
             return
-        self._release(entry)
+        release(entry)
         used, entry.retries = decision.retries - entry.retries, decision.retries
         _record(entry.run_dir, "queued", decision.reason, retries=entry.run_dir.read().retries + used)
         entry.phase, entry.reason = "queued", decision.reason
@@ -315,7 +282,7 @@ class RunManager:
     def _settle(self, entry: Entry, state: AttemptEnd, reason: str,
                 recorded: bool = False) -> None:
         """Let go of a run that has ended or paused."""
-        self._release(entry)
+        release(entry)
         record = entry.run_dir.read()
         if not recorded and record.state not in FINISHED:
             _record(entry.run_dir, state, reason)
@@ -328,35 +295,12 @@ class RunManager:
         else:
             self._forget(entry)
 
-    def _release(self, entry: Entry) -> None:
-        """End the run's actor and give its resources back."""
-        if entry.actor is not None:
-            ray.kill(entry.actor)
-        if entry.group is not None:
-            remove_placement_group(entry.group)
-        entry.actor = entry.group = entry.answer = entry.progress = None
-
     def _forget(self, entry: Entry) -> None:
-        self._release(entry)
+        release(entry)
         self._entries.pop(entry.submission.run_path, None)
         self._remember()
 
     # --- memory -------------------------------------------------------------------------------------------------------
-
-    def _find_again(self, entry: Entry) -> None:
-        """Take hold of what a run had when the manager was lost."""
-        entry.wanted_since = time.monotonic()
-        if not entry.active:
-            return
-        try:
-            entry.group = get_placement_group(entry.actor_name)
-            entry.actor = ray.get_actor(entry.actor_name, names.RAY_NAMESPACE)
-            entry.phase = "training"
-        except ValueError:
-            if entry.group is not None and entry.phase == "booking":
-                entry.answer = entry.group.ready()
-            else:
-                self._lost_meanwhile(entry)
 
     def _lost_meanwhile(self, entry: Entry) -> None:
         """Settle or queue a run whose actor ended while nobody looked."""
@@ -366,7 +310,7 @@ class RunManager:
         elif record.state == "running":
             self._died(entry, Death("died", "its process ended while the RunManager was down"))
         else:
-            self._release(entry)
+            release(entry)
             entry.phase = "queued"
 
     def _remember(self) -> None:
@@ -392,19 +336,3 @@ def _record(run_dir: RunDir, state: AttemptEnd, reason: str, **fields: Any) -> N
         run_dir.update(state=state, reason=reason, **fields)
     else:
         run_dir.end_attempt(state, record.progress.step, reason, **fields)
-
-
-def _answered(entry: Entry) -> bool:
-    return entry.answer is not None and bool(ray.wait([entry.answer], timeout=0)[0])
-
-
-def _death(error: ray.exceptions.RayError) -> Death:
-    """Return what an error of Ray says about an actor, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, ray.exceptions.RayActorError):
-        if error.actor_init_failed:
-            return Death("setup", lines[-1])
-        return Death("preempted" if error.preempted else "died", lines[-1])
-    if isinstance(error, ray.exceptions.RuntimeEnvSetupError):
-        return Death("setup", lines[0])
-    return Death("died", lines[0] if lines else type(error).__name__)
