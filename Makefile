@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-DEV_EXTRAS := dev,envpool,report,wandb
+DEV_EXTRAS := dev,envpool,wandb
 SOURCES := $(wildcard rlplatform tests jobs benchmarks)
 
 .DEFAULT_GOAL := help
@@ -29,7 +29,7 @@ $(BIN)/python:
 
 # A stamp, so that installing again costs nothing until what is installed changes.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -e '.[report]'
+	$(PIP_INSTALL) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -88,8 +88,7 @@ def _make_pool(env: EnvSpec, seed: int) -> Any:
         import envpool
     except ImportError as err:
         raise MissingPackageError(
-            "`env.backend: envpool` needs the package envpool, which is not installed. "
-            'Run `pip install "rlplatform[envpool]"`.'
+            "`env.backend: envpool` needs the package envpool, which is not installed. Run `pip install envpool`."
         ) from err
     known = set(envpool.list_all_envs())
     task = env.id.removeprefix("ALE/")

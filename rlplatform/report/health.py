@@ -31,9 +31,8 @@ MIN_SHARED_BYTES = 10**9
 """Ray's object store falls back to slow disk files below about this much of /dev/shm."""
 
 OPTIONAL = {
-    "envpool": ("env.backend: envpool", 'pip install "rlplatform[envpool]"'),
-    "wandb": ("rlplatform train --wandb", 'pip install "rlplatform[wandb]"'),
-    "matplotlib": ("plots in reports", 'pip install "rlplatform[report]"'),
+    "envpool": ("env.backend: envpool", "pip install envpool"),
+    "wandb": ("rlplatform train --wandb", "pip install wandb"),
     "ale_py": ("Atari environments", 'pip install "gymnasium[atari]"'),
     "mujoco": ("MuJoCo environments", 'pip install "gymnasium[mujoco]"'),
 }

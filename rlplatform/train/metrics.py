@@ -69,7 +69,7 @@ class WandbSink:
             import wandb
         except ImportError as error:
             raise MissingPackageError(
-                "`tracking.wandb` needs the package wandb, which is missing. Run `pip install 'rlplatform[wandb]'`."
+                "`tracking.wandb` needs the package wandb, which is missing. Run `pip install wandb`."
             ) from error
         self._run = wandb.init(
             project=spec.project,
