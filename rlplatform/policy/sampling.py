@@ -25,9 +25,10 @@ def sampler(manifest: BundleManifest) -> Sampler | None:
     dtype, shape = np.dtype(getattr(space, "dtype", "float32")), tuple(getattr(space, "shape", ()))
 
     def draw_choices(parameters: Parameters, rng: np.random.Generator) -> np.ndarray:
-        # Gumbel-max: the argmax of logits plus Gumbel noise is distributed as the softmax of the logits.
+        # Gumbel-max: the argmax of logits plus Gumbel noise is distributed as the softmax of the logits, and minus the
+        # logarithm of an exponential variate is Gumbel noise.
         logits = parameters["logits"]
-        return choose(logits + rng.gumbel(size=logits.shape), manifest)
+        return choose(logits - np.log(rng.standard_exponential(logits.shape)), manifest)
 
     def draw_bits(parameters: Parameters, rng: np.random.Generator) -> np.ndarray:
         # u < sigmoid(l) exactly where logit(u) < l, which cannot overflow.
@@ -109,12 +110,19 @@ def _gaussian(space: Any, *, squashed: bool) -> Sampler:
     assert isinstance(space, BoxSpace)
     low, high = space.bounds()
 
+    span = high - low
+
     def draw(parameters: Parameters, rng: np.random.Generator) -> np.ndarray:
         mean = parameters["mean"]
-        noise = rng.standard_normal(mean.shape, dtype=np.float32)
-        action = (mean + np.exp(parameters["log_std"]) * noise).reshape(-1, *space.shape)
+        action = rng.standard_normal(mean.shape, dtype=np.float32)
+        action *= np.exp(parameters["log_std"])
+        action += mean
+        action = action.reshape(-1, *space.shape)
+        bounded: np.ndarray
         if squashed:
-            action = low + (0.5 * (np.tanh(action) + 1.0) * (high - low))
-        return np.clip(action, low, high).astype(space.dtype, copy=False)
+            bounded = low + 0.5 * (np.tanh(action) + 1.0) * span
+        else:
+            bounded = np.minimum(np.maximum(action, low), high)
+        return bounded
 
     return draw
