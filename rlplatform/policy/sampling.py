@@ -119,10 +119,7 @@ def _gaussian(space: Any, *, squashed: bool) -> Sampler:
         action += mean
         action = action.reshape(-1, *space.shape)
         bounded: np.ndarray
-        if squashed:
-            bounded = low + 0.5 * (np.tanh(action) + 1.0) * span
-        else:
-            bounded = np.minimum(np.maximum(action, low), high)
+        bounded = low + 0.5 * (np.tanh(action) + 1.0) * span if squashed else np.minimum(np.maximum(action, low), high)
         return bounded
 
     return draw
