@@ -29,7 +29,7 @@ evaluation:
 
 @app.command()
 def validate(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="YAML files.", show_default=False)],
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="YAML files.", show_default=False)],
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:

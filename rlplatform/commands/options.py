@@ -22,6 +22,9 @@ Address = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="Join this Ray cluster. Else RAY_ADDRESS, else a local Ray is started."),
 ]
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN", help="Ids, beginnings of ids, or folders.", show_default=False)
+]
 Which = Annotated[str, typer.Option(metavar="best|last", help="Which of the run's policies.")]
 
 

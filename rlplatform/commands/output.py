@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 MISSING = "—"
 
@@ -32,10 +35,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(
-            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
-        )
+    for index, column in enumerate(columns):
+        side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), justify=side, overflow="fold", no_wrap=index == 0)
     for row in cells:
         table.add_row(*row)
     Console(markup=False, highlight=False).print(table)
@@ -53,8 +55,9 @@ def say(*lines: str) -> None:
 
 def next_commands(*commands: tuple[str, str]) -> None:
     """Print what can be typed next: pairs of a command and what it does."""
-    width = max(len(command) for command, _ in commands)
-    say("", "Next:", *(f"  {command:<{width}}  {meaning}" for command, meaning in commands))
+    typed = [(_typed(command), meaning) for command, meaning in commands]
+    width = max(len(command) for command, _ in typed)
+    say("", "Next:", *(f"  {command:<{width}}  {meaning}" for command, meaning in typed))
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -85,6 +88,15 @@ def size(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} TB"
+
+
+def _typed(command: str) -> str:
+    """Return a command as it can be typed here: by its path, where its folder is not on PATH."""
+    name, _, arguments = command.partition(" ")
+    beside = Path(sys.executable).with_name(name)
+    if shutil.which(name) is not None or not beside.is_file():
+        return command
+    return f"{os.path.relpath(beside)} {arguments}"
 
 
 def _plain(value: Any) -> Any:

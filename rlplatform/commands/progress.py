@@ -31,10 +31,10 @@ def watch_runs() -> Iterator[Listener]:
 
 
 class PlainLines:
-    """One line for each run every few seconds, and at each change of state."""
+    """A line every few seconds, about each run in turn, and one at each change of state."""
 
     def __init__(self, stream: TextIO, every_s: float = LINE_EVERY_S) -> None:
-        """Write to `stream`, a line for each run at most every `every_s` seconds."""
+        """Write to `stream`, about a line every `every_s` seconds, however many runs there are."""
         self._stream, self._every_s = stream, every_s
         self._last: dict[str, tuple[str, float]] = {}
 
@@ -42,7 +42,7 @@ class PlainLines:
         """Write a line, if one is due."""
         now = time.monotonic()
         state, at = self._last.get(progress.run_id, ("", 0.0))
-        if state == progress.state and now - at < self._every_s:
+        if state == progress.state and now - at < self._every_s * len(self._last):
             return
         self._last[progress.run_id] = (progress.state, now)
         print(time.strftime("%H:%M:%S"), describe(progress), file=self._stream, flush=True)

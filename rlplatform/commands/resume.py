@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlplatform.commands.options import Address, Json, Overrides
+from rlplatform.commands.options import Address, Json, Overrides, Runs
 from rlplatform.commands.output import say
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def resume(
-    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or its folder.", show_default=False)],
+    runs: Runs,
     overrides: Overrides = None,
     local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray.")] = False,
     address: Address = None,
@@ -23,19 +23,19 @@ def resume(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Go on with a run that was stopped, paused, killed or failed, from its newest undamaged checkpoint.
+    """Go on with runs that were stopped, paused, killed or failed, from their newest undamaged checkpoints.
 
-    With --set the run is amended first: its budget, evaluation, stopping rules, and options that a live model takes.
+    With --set they are amended first: budget, evaluation, stopping rules, and options that a live model takes.
     """
     from rlplatform.artifacts.run_dir import RunDir
     from rlplatform.commands.training import Place, report_and_exit, train_on
     from rlplatform.commands.workspace import home, start_logs
 
-    run_dir = RunDir.open(home(), run)
+    found = [RunDir.open(home(), run) for run in runs]
     start_logs()
-    if overrides:
-        _amend(run_dir, overrides)
-    report_and_exit(train_on([run_dir], Place(local, address, wait_for_resources=wait)), as_json)
+    for run_dir in found if overrides else ():
+        _amend(run_dir, overrides or [])
+    report_and_exit(train_on(found, Place(local, address, wait_for_resources=wait)), as_json)
 
 
 def _amend(run_dir: RunDir, overrides: list[str]) -> None:
@@ -43,8 +43,11 @@ def _amend(run_dir: RunDir, overrides: list[str]) -> None:
     from rlplatform.specs.load import load_run_spec
     from rlplatform.train.amend import amend_run
 
-    for change in amend_run(run_dir, load_run_spec(run_dir.spec_path, overrides=overrides, environ={}).spec):
-        say(f"Amended {change}")
-    amendments = run_dir.read().amendments
-    if amendments and amendments[-1].note:
-        say(f"Note: {amendments[-1].note}.")
+    changes = amend_run(run_dir, load_run_spec(run_dir.spec_path, overrides=overrides, environ={}).spec)
+    if not changes:
+        say(f"{run_dir.id} is so already; nothing is amended.")
+        return
+    for change in changes:
+        say(f"Amended {run_dir.id}: {change}")
+    if note := run_dir.read().amendments[-1].note:
+        say(f"Note: {note}.")

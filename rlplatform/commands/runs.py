@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rlplatform.commands.options import Address, Json, check_state
+from rlplatform.commands.options import Json, Runs, check_state
 from rlplatform.commands.output import (
     MISSING,
     duration,
@@ -18,16 +18,12 @@ from rlplatform.commands.output import (
     say,
     size,
 )
-from rlplatform.commands.resume import resume as resume_run
+from rlplatform.commands.resume import resume
 
 if TYPE_CHECKING:
     from rlplatform.artifacts.run_dir import RunDir
 
 app = typer.Typer(help="List, show, pause, resume, stop and prune runs.", no_args_is_help=True)
-
-Runs = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Ids, beginnings of ids, or folders.", show_default=False)
-]
 
 
 @app.command("list")
@@ -127,15 +123,7 @@ def stop(runs: Runs) -> None:
     _request(runs, "stop")
 
 
-@app.command()
-def resume(
-    run: Annotated[str, typer.Argument(help="Id, beginning of an id, or folder.", show_default=False)],
-    local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray.")] = False,
-    address: Address = None,
-    as_json: Json = False,
-) -> None:
-    """Go on with a run; the same as `rlplatform resume`."""
-    resume_run(run, local=local, address=address, as_json=as_json)
+app.command("resume")(resume)
 
 
 @app.command()

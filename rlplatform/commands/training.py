@@ -126,7 +126,9 @@ def _suggest(rows: Sequence[RunRow], runs: Sequence[RunDir]) -> None:
             say(f"{row.run} {row.state}: {row.reason}")
     completed = [row for row in rows if row.state == "completed"]
     unfinished = [row for row in rows if row.state in ("stopped", "paused", "failed")]
-    commands = [(f"rlplatform resume {row.run}", "go on exactly where it was") for row in unfinished]
+    commands = []
+    if unfinished:
+        commands.append((f"rlplatform resume {' '.join(row.run for row in unfinished)}", "go on exactly from there"))
     if completed:
         best = best_of(completed).run
         commands += [

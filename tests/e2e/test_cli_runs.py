@@ -90,7 +90,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_the_printed_command_goes_on(cli: Com
 
     total = run_row(stopped).step + 256
     cli("resume", run.id, "--local", "--set", f"budget.total_timesteps={total}")
-    assert "Amended budget.total_timesteps" in cli.err
+    assert f"Amended {run.id}: budget.total_timesteps" in cli.err
     assert f"schedules now end at step {total}" in cli.err
     completed = run_row(run.read())
     assert completed.state == "completed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,19 @@ def test_sizes(n_bytes: float, text: str) -> None:
 def test_an_interval_needs_all_its_numbers() -> None:
     assert output.interval(1.0, 0.5, 1.5) == "1.0 [0.5, 1.5]"
     assert output.interval(None, None, None) == "—"
+
+
+def test_next_commands_are_spelled_as_they_can_be_typed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "rlplatform").write_text("")
+    monkeypatch.setattr("sys.executable", str(folder / "python"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    output.next_commands(("rlplatform runs list", "see them"), ("tensorboard --logdir x", "look"))
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "  .venv/bin/rlplatform runs list  see them",
+        "  tensorboard --logdir x          look",
+    ]
