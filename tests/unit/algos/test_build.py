@@ -176,3 +176,9 @@ def test_a_gymnasium_id_is_named_in_the_message() -> None:
     env = gym.make("Pendulum-v1")
     with pytest.raises(AlgorithmError, match=r"`dqn` needs a Discrete action space, `Pendulum-v1` has Box"):
         check_spaces(parse_algo("dqn"), env.observation_space, env.action_space, "Pendulum-v1")
+
+
+def test_actions_that_do_not_begin_at_zero_are_refused() -> None:
+    spec = parse_algo({"name": "ppo"})
+    with pytest.raises(AlgorithmError, match=r"Actions must be numbered from 0, `Odd-v0` has Discrete\(3, start=1\)"):
+        check_spaces(spec, spaces.Box(-1, 1, (2,)), spaces.Discrete(3, start=1), "Odd-v0")
