@@ -57,8 +57,8 @@ def check_spaces(
         )
     if isinstance(action_space, spaces.Discrete) and action_space.start != 0:
         raise AlgorithmError(
-            f"Actions must be numbered from 0, `{env_id}` has {action_space}: SB3 would send the environment actions that it "
-            "does not have. Wrap it with gymnasium.wrappers.TransformAction, which shifts them."
+            f"Actions must be numbered from 0, `{env_id}` has {action_space}: SB3 would send it actions that "
+            "it does not have. Wrap it with gymnasium.wrappers.TransformAction, which shifts them."
         )
     if isinstance(action_space, spaces.Box) and not action_space.is_bounded():
         raise AlgorithmError(
