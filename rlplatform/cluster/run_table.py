@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,6 +125,8 @@ class Journal:
             write_json(self.path, lines)
         else:
             self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another manager's journal lies there too
+                self.path.parent.rmdir()
 
     def read(self) -> list[Entry]:
         """Return what was remembered; nothing if there is no file."""

@@ -75,7 +75,16 @@ class Head:
         """Submit a job with a folder of code, and return its id."""
         command = [RAY, "job", "submit", "--no-wait", "--address", self.dashboard, "--submission-id", folder.name,
                    "--working-dir", str(folder), "--", sys.executable, *arguments]
-        subprocess.run(command, env=self.environment, check=True, capture_output=True, timeout=120)
+
+        def submitted() -> bool:
+            done = subprocess.run(
+                command, env=self.environment, capture_output=True, text=True, timeout=120, check=False
+            )
+            # The dashboard answers before the agent does that starts jobs.
+            assert done.returncode == 0 or "No available agent" in done.stderr, done.stderr
+            return done.returncode == 0
+
+        eventually(submitted, "the job is submitted")
         return folder.name
 
     def wait(self, job: str) -> dict[str, Any]:
@@ -109,7 +118,7 @@ class Head:
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """Start the head of a cluster on ports of its own; it is told to wait for jobs that are stopped."""
-    port, dashboard, client = (_free_port() for _ in range(3))
+    port, dashboard, client, agent = (_free_port() for _ in range(4))
     home = tmp_path_factory.mktemp("results")
     temp_dir = Path("/tmp") / f"rlplatform-test-{os.getpid()}"
     environment = {
@@ -121,7 +130,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         RAY, "start", "--head", "--block", "--num-cpus=4", "--num-gpus=0", "--disable-usage-stats",
         "--node-ip-address=127.0.0.1", f"--port={port}", f"--ray-client-server-port={client}",
         "--min-worker-port=0", "--max-worker-port=0", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-        f"--temp-dir={temp_dir}",
+        f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temp_dir}",
     ]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     started = Head(port, f"http://127.0.0.1:{dashboard}", home, environment)
