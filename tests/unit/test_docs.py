@@ -63,7 +63,7 @@ def check_options(words: list[str]) -> None:
     for word in words:
         if word.startswith("--"):
             assert word.partition("=")[0] in known | {"--help", "--debug"}, f"`{command.name}` has no {word}"
-        elif isinstance(command, TyperGroup):
+        elif isinstance(command, TyperGroup) and not word.isupper():  # COMMAND stands for any
             assert word in command.commands, f"there is no command {word!r} in `{command.name}`"
             command = command.commands[word]
             known = {option for parameter in command.params for option in parameter.opts}
