@@ -69,14 +69,14 @@ class DyingEnv(PlainEnv):
 
 
 class DyingOnceEnv(PlainEnv):
-    """Ends its process at step 100, unless a file says that this has happened."""
+    """Ends its process at step 100, unless a file says that this has happened, or it is the process to spare."""
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, spare_pid: int) -> None:
         super().__init__()
-        self.mark = Path(mark)
+        self.mark, self.spare_pid = Path(mark), spare_pid
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if self.steps == 100 and not self.mark.exists():
+        if self.steps == 100 and os.getpid() != self.spare_pid and not self.mark.exists():
             self.mark.touch()
             os._exit(1)
         return super().step(action)
