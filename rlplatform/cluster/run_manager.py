@@ -197,9 +197,10 @@ class RunManager:
         active = [Active(e.run_dir.id, e.submission.owner, e.phase == "training") for e in entries if e.active]
         waiting = [Waiting(e.run_dir.id, e.submission.owner, e.submission.limit) for e in queue]
         for entry, decision in zip(queue, plan_starts(waiting, active, self._limit), strict=True):
-            entry.reason = decision.reason
             if decision.start:
                 self._book(entry)
+            else:
+                _explain(entry, decision.reason)
 
     def _advance(self, entry: Entry) -> None:
         """Take one run one step further."""
@@ -248,6 +249,7 @@ class RunManager:
         entry.phase = "booking"
         self._remember()  # before anything of that name exists: a manager that comes back must find it
         book(entry)
+        _explain(entry, f"waits for {entry.submission.booking}")
 
     def _look_at(self, entry: Entry) -> None:
         """See how a run that trains is, and take up its end."""
@@ -327,6 +329,13 @@ class RunManager:
 
 
 RemoteRunManager: Any = remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=64)(RunManager)
+
+
+def _explain(entry: Entry, reason: str) -> None:
+    """Let run.json say why a run waits, when that changes."""
+    if entry.reason != reason:
+        entry.reason = reason
+        entry.run_dir.update(reason=reason)
 
 
 def _record(run_dir: RunDir, state: AttemptEnd, reason: str, **fields: Any) -> None:

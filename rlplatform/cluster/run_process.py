@@ -24,7 +24,6 @@ def book(entry: Entry) -> None:
     bundles = [dict(bundle) for bundle in asked.bundles]
     entry.group = placement_group(bundles, strategy=asked.strategy, name=entry.actor_name, lifetime="detached")
     entry.answer = entry.group.ready()
-    entry.reason = f"waits for {asked}"
 
 
 def start(entry: Entry) -> None:

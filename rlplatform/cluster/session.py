@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from rlplatform.logs import get_logger
 
 JOB_STOP_WAIT_S = 120
 """Seconds that `ray job stop` gives a job to stop its runs with checkpoints. Ray's own default is 3."""
+CONNECT_TIMEOUT_S = 5.0
 
 remote: Any = ray.remote
 """Ray's decorator; its type hints know fewer options than it takes."""
@@ -59,8 +61,11 @@ def ray_session(
         return
     address = address or os.environ.get("RAY_ADDRESS")
     if address:
-        yield RaySession(_join(address), started=False)
-        ray.shutdown()
+        gcs_address = _join(address)
+        try:
+            yield RaySession(gcs_address, started=False)
+        finally:
+            ray.shutdown()
         return
     temp_dir = _start(num_cpus, num_gpus)
     try:
@@ -106,6 +111,7 @@ def _join(address: str) -> str:
             f"{address!r} is the address of a dashboard, to which jobs are submitted. To train on a cluster from here, "
             "give the address of its head, such as `--address 10.0.0.1:6379`, or unset RAY_ADDRESS."
         )
+    _check_reachable(address)
     try:
         ray.init(
             address=address, namespace=names.RAY_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR,
@@ -113,11 +119,35 @@ def _join(address: str) -> str:
         )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ResourceError(
-            f"The Ray cluster at {address!r} cannot be reached: {reason} Start one with `ray start --head`, "
-            "check RAY_AUTH_MODE and RAY_AUTH_TOKEN, or leave the address out to train on this machine."
-        ) from error
+        raise _unreachable(address, reason) from error
+    _silence_raylets()
     return str(ray.get_runtime_context().gcs_address)
+
+
+def _check_reachable(address: str) -> None:
+    """Look whether anybody listens at an address; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return  # `auto`
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise _unreachable(address, f"{error}.") from error
+
+
+def _unreachable(address: str, reason: str) -> ResourceError:
+    return ResourceError(
+        f"The Ray cluster at {address!r} cannot be reached: {reason} Start one with `ray start --head`, "
+        "check RAY_AUTH_MODE and RAY_AUTH_TOKEN, or leave the address out to train on this machine."
+    )
+
+
+def _silence_raylets() -> None:
+    """Keep Ray's messages about other processes off our stdout, where tables and JSON are; deaths are told by run.json.
+
+    Ray has no public switch for them (2.60); this is the one that its debugger uses.
+    """
+    ray._private.worker._worker_logs_enabled = False
 
 
 def _start(num_cpus: int | None, num_gpus: int | None) -> Path:
@@ -140,5 +170,6 @@ def _start(num_cpus: int | None, num_gpus: int | None) -> Path:
             f"A local Ray could not be started: {str(error).strip().splitlines()[0]} "
             "Try `rlplatform doctor`, or train in this process with `--local`."
         ) from error
+    _silence_raylets()
     _log.debug("started a local Ray in %s", temp_dir)
     return temp_dir

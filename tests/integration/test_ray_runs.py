@@ -97,6 +97,7 @@ def test_a_request_in_the_runs_folder_reaches_queued_and_training_runs(runs: Run
     training, queued = runs.create(**ENDLESS), runs.create(**ENDLESS)
     runs.submit(training, queued, limit=1, owner="one at a time")
     runs.until_step(training, 128)
+    assert queued.read().reason == "1 runs of this submission are active, its limit is 1"
     queued.request("stop")
     assert runs.until_settled(queued) == ["stopped"]
     training.request("stop")
