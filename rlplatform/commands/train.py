@@ -58,7 +58,8 @@ def train(
     changes = list(overrides or ())
     changes += [f"name={name}"] if name is not None else []
     changes += [f"seed={seed}"] if seed is not None else []
-    changes += ["tracking.wandb={}"] if wandb else []
+    if wandb and load_run_spec(config, overrides=changes).spec.tracking.wandb is None:
+        changes.append("tracking.wandb={}")
     numbers = parse_seeds(seeds) if seeds is not None else ()
     loaded = [load_run_spec(config, overrides=[*changes, f"seed={number}"]) for number in numbers]
     loaded = loaded or [load_run_spec(config, overrides=changes)]

@@ -15,7 +15,7 @@ import pytest
 from rlplatform import names
 from rlplatform.artifacts.run_dir import RunDir, list_runs
 from rlplatform.report.tables import run_row
-from tests.e2e.cli import write_config
+from tests.e2e.cli import CONFIG, write_config
 from tests.e2e.conftest import CommandLine
 
 
@@ -137,6 +137,13 @@ def test_explain_shows_values_with_their_origin_and_trains_nothing(cli: CommandL
     assert values["algorithm.gamma"]["origin"] == "--set algorithm.gamma=0.9"
     assert values["tracking.wandb.mode"]["value"] == "online"
     assert not (tmp_path / "home" / names.RUNS_DIR).exists()
+
+
+def test_the_switch_for_wandb_keeps_what_the_config_says_of_it(cli: CommandLine, tmp_path: Path) -> None:
+    config = write_config(tmp_path, CONFIG + "tracking: {wandb: {project: mine, mode: offline}}\n")
+    values = cli.json("train", str(config), "--explain", "--wandb")
+    assert values["tracking.wandb.project"]["value"] == "mine"
+    assert values["tracking.wandb.mode"]["value"] == "offline"
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
