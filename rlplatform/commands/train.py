@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +57,7 @@ def train(
             "`--seed` and `--seeds` exclude each other. Use --seed 3 for one run, --seeds 1,2,3 for several."
         )
     changes = list(overrides or ())
-    changes += [f"name={name}"] if name is not None else []
+    changes += [f"name={json.dumps(name)}"] if name is not None else []  # quoted, as 2026 is a name too
     changes += [f"seed={seed}"] if seed is not None else []
     if wandb and load_run_spec(config, overrides=changes).spec.tracking.wandb is None:
         changes.append("tracking.wandb={}")
