@@ -81,7 +81,7 @@ def _set_exploration(model: Any, option: str, value: Any) -> None:
 
 
 def _set_ent_coef(model: Any, option: str, value: Any) -> None:
-    model.ent_coef = value
+    model.ent_coef = schedule(value)
     if hasattr(model, "ent_coef_tensor"):
         model.ent_coef_tensor = torch.tensor(float(value), device=model.device)
 

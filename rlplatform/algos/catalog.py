@@ -54,8 +54,9 @@ def _builtin(
     *,
     recurrent: bool = False,
     masks: bool = False,
+    spec_module: str | None = None,
 ) -> AlgorithmEntry:
-    module = {"on_policy": "on_policy", "off_policy": "off_policy", "ars": "random_search"}[family]
+    module = spec_module or {"on_policy": "on_policy", "off_policy": "off_policy", "ars": "random_search"}[family]
     spec = f"rlplatform.specs.{module}:{algorithm.partition(':')[2]}Spec"
     return AlgorithmEntry(name, algorithm, family, action_spaces, spec, summary, paper, recurrent, masks)
 
@@ -95,6 +96,9 @@ _BUILTIN: Mapping[str, AlgorithmEntry] = {
                  "PPO with an LSTM, for partly observed environments.", "arXiv:1707.06347", recurrent=True),
         _builtin("maskable_ppo", f"{_CONTRIB}.ppo_mask:MaskablePPO", "on_policy", ALL_ACTION_SPACES[1:],
                  "PPO that never takes an action the environment masks.", "arXiv:2006.14171", masks=True),
+        _builtin("grpo", "rlplatform.algos.grpo.algorithm:GRPO", "on_policy", ALL_ACTION_SPACES,
+                 "Group Relative Policy Optimization: PPO's steps without a value network, on whole episodes.",
+                 "arXiv:2402.03300", spec_module="grpo"),
     )
 }  # fmt: skip
 

@@ -28,6 +28,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
+from rlplatform.algos.grpo.policies import ActorPolicy
 from rlplatform.errors import BundleError
 from rlplatform.policy.bundle import DistributionType
 
@@ -122,6 +123,8 @@ def find_head(policy: BasePolicy) -> Head:
             return _recurrent(policy)
         case ActorCriticPolicy() | MaskableActorCriticPolicy():
             return _actor_critic(policy)
+        case ActorPolicy():
+            return _actor(policy)
         case SACPolicy() | TQCPolicy() | CrossQPolicy():
             return _squashed(policy)
         case TD3Policy():
@@ -155,6 +158,27 @@ def _actor_critic(policy: Any) -> Head:
         return outputs | {"value": policy.value_net(latent_vf).reshape(-1)}
 
     return _actor_critic_head(policy, act, takes_masks=masks)
+
+
+def _actor(policy: ActorPolicy) -> Head:
+    def act(obs: Observation, _: Mapping[str, Tensor]) -> Outputs:
+        raw = policy.raw(cast(Any, obs))
+        if policy.choices:
+            single = isinstance(policy.action_space, spaces.Discrete)
+            return _categorical(raw, None, tuple(policy.choices), single=single)
+        if isinstance(policy.action_space, spaces.MultiBinary):
+            return {"action": raw > 0, "logits": raw}
+        return {"action": raw, "mean": raw, "log_std": torch.zeros_like(raw) + policy.log_std}
+
+    kind: DistributionType = "diag_gaussian"
+    if isinstance(policy.action_space, spaces.Discrete):
+        kind = "categorical"
+    elif isinstance(policy.action_space, spaces.MultiDiscrete):
+        kind = "multi_categorical"
+    elif isinstance(policy.action_space, spaces.MultiBinary):
+        kind = "bernoulli"
+    parameters = ("mean", "log_std") if kind == "diag_gaussian" else ("logits",)
+    return Head(kind, parameters, act, nvec=tuple(policy.choices), has_value=False)
 
 
 def _recurrent(policy: RecurrentActorCriticPolicy) -> Head:

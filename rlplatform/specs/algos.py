@@ -1,8 +1,8 @@
 """What every algorithm's spec has, and how a spec is found by the algorithm's name.
 
-The specs themselves are in ``on_policy.py``, ``off_policy.py`` and ``random_search.py``: exactly the options of each
-constructor, under SB3's names, with SB3's defaults. What the platform decides itself is no option: see
-:data:`PLATFORM_ARGUMENTS`.
+The specs themselves are in ``on_policy.py``, ``off_policy.py``, ``random_search.py`` and ``grpo.py``: exactly the
+options of each constructor, under SB3's names, with SB3's defaults. What the platform decides itself is no option:
+see :data:`PLATFORM_ARGUMENTS`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rlplatform.specs.algo_options import LearningRate, PositiveInt
 from rlplatform.specs.base import Spec
 
 PLATFORM_ARGUMENTS = frozenset(
-    {"env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model", "monitor_wrapper"}
+    {"env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model", "monitor_wrapper", "reward_function"}
 )
 """Constructor arguments that a run decides, not the algorithm's options."""
 CLASS_ARGUMENTS = frozenset({"rollout_buffer_class", "rollout_buffer_kwargs", "replay_buffer_class"})

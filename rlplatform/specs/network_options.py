@@ -76,6 +76,18 @@ class QuantileNetworkKwargs(QNetworkKwargs):
     """Quantiles of the return's distribution."""
 
 
+class ActorKwargs(NetworkKwargs):
+    """Keyword arguments of policies without a critic."""
+
+    activation_fn: Activation = "tanh"
+    net_arch: Layers | None = None
+    """Units of each hidden layer. None: [64, 64], for images none."""
+    ortho_init: bool = True
+    """Initialise weights orthogonally."""
+    log_std_init: float = 0.0
+    """Logarithm of the initial standard deviation of continuous actions."""
+
+
 class MaskableActorCriticKwargs(NetworkKwargs):
     """Keyword arguments of on-policy policies that act on masked discrete actions."""
 

@@ -32,7 +32,7 @@ class ScheduleSpec(Spec):
         return self
 
 
-def _read_shorthand(value: Any) -> Any:
+def read_shorthand(value: Any) -> Any:
     """Turn ``lin_0.001`` into a linear schedule from 0.001 to 0."""
     if isinstance(value, str) and value.startswith("lin_"):
         return {"schedule": "linear", "initial": value.removeprefix("lin_")}
@@ -50,7 +50,7 @@ _Positive = Annotated[float, Field(gt=0)]
 PositiveOrSchedule = Annotated[
     _Positive | ScheduleSpec,
     one_of("a number, {schedule, initial, final}, or `lin_` and a number", number=_Positive, mapping=ScheduleSpec),
-    BeforeValidator(_read_shorthand),
+    BeforeValidator(read_shorthand),
 ]
 """A positive number or a schedule."""
 UnitOrSchedule = Annotated[PositiveOrSchedule, AfterValidator(_within_one)]

@@ -40,6 +40,10 @@ CASES = {
         },
         {"id": "CartPole-v1"}, 20_000, untrained_below=50, trained_above=130,
     ),
+    "grpo": Case(
+        {"name": "grpo", "group_size": 16},
+        {"id": "CartPole-v1", "n_envs": 8}, 60_000, untrained_below=200, trained_above=400,
+    ),
     "sac": Case(
         {"name": "sac", "learning_rate": 2e-3, "batch_size": 128, "policy_kwargs": {"net_arch": [64, 64]}},
         {"id": "Pendulum-v1"}, 3_000, untrained_below=-800, trained_above=-400,

@@ -24,6 +24,10 @@ PROMISED = {
     "qrdqn": {"CartPole-v1"},
     "trpo": {"CartPole-v1"},
     "ars": {"CartPole-v1"},
+    "grpo": {
+        "CartPole-v1", "Acrobot-v1", "LunarLander-v3", "LunarLanderContinuous-v3", "Pendulum-v1",
+        "MountainCarContinuous-v0",
+    },
 }
 
 

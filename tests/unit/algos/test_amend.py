@@ -25,6 +25,7 @@ FIXED = [
 NEW: dict[str, Any] = {
     "learning_rate": {"schedule": "linear", "initial": 0.5, "final": 0.1},
     "clip_range": {"schedule": "exponential", "initial": 0.5, "final": 0.1},
+    "clip_range_high": 0.9,
     "clip_range_vf": 0.7,
     "delta_std": 0.3,
     "gamma": 0.5,

@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ddpg": {**_REPLAY, **_NOISE},
     "tqc": _REPLAY,
     "crossq": _REPLAY,
+    "grpo": {"group_size": 4, "batch_size": 32, "n_epochs": 2, "policy_kwargs": {"net_arch": [16]}},
     "ars": {"n_delta": 2, "policy": "LinearPolicy"},
 }
 

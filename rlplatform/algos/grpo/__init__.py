@@ -1,0 +1,1 @@
+"""GRPO: group relative policy optimisation for control, without a value network."""
