@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 DEV_EXTRAS := dev,envpool,wandb
-SOURCES := $(wildcard rlplatform tests jobs benchmarks)
+SOURCES := $(wildcard rlplatform tests jobs benchmarks examples)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo test lint type format unit integration bench constraints clean
@@ -60,8 +60,8 @@ integration: install-dev ## Only the tests with Ray and with several processes.
 	$(BIN)/python -m pytest tests/integration tests/e2e
 
 bench: install-dev ## Compare the environment backends and measure the overhead over bare SB3; minutes.
-	$(BIN)/python benchmarks/env_backends.py
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.env_backends
+	$(BIN)/python -m benchmarks.overhead
 
 constraints: install-dev ## Write constraints.txt from what is installed in .venv.
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > .constraints.tmp
