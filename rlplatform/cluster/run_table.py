@@ -89,9 +89,11 @@ class Entry:
     def status(self) -> dict[str, Any]:
         """Return the run's status in plain values."""
         record = self.run_dir.read()
-        seen = self.progress if self.phase == "training" else None
-        state = {"queued": "queued", "booking": "queued", "training": "running", "paused": "paused"}[self.phase]
-        return status_of(record, state if seen or self.phase != "training" else "queued", seen, self.reason)
+        if self.phase != "training":
+            return status_of(record, "paused" if self.phase == "paused" else "queued", None, self.reason)
+        # Until its process has imported torch and restored its checkpoint, a run still waits.
+        began = self.progress is not None or record.state == "running"
+        return status_of(record, "running" if began else "queued", self.progress, self.reason)
 
 
 def status_of(
