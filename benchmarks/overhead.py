@@ -89,7 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     rows = [measure(case, arguments.rounds) for case in arguments.cases]
-    write_page(PAGE, "Overhead: the platform against bare Stable-Baselines3", "python -m benchmarks.overhead", f"""
+    write_page(
+        PAGE,
+        "Overhead: the platform against bare Stable-Baselines3",
+        "python -m benchmarks.overhead",
+        f"""
 The ratio of environment steps per second, platform over bare SB3: 1 is no overhead, the promise is at least 0.97.
 Same settings, same single process, one torch thread, environments stepped one by one in it (`sync` here,
 `DummyVecEnv` there). {arguments.rounds} pairs alternate after a warm-up of each side; the interval is Student's t
@@ -103,7 +107,8 @@ other programs take from the machine.
 {chr(10).join(rows)}
 
 {describe_machine()}
-""")
+""",
+    )
     return 0
 
 
@@ -126,12 +131,14 @@ def measure(case: str, rounds: int) -> str:
 
 def _bare_spec(case: str, steps: int) -> RunSpec:
     spec = load_run_spec(ROOT / "configs" / "train" / f"{case}.yaml").spec
-    return spec.model_copy(update={
-        "budget": spec.budget.model_copy(update={"total_timesteps": steps}),
-        "env": spec.env.model_copy(update={"backend": "sync"}),
-        "evaluation": EvaluationSpec(every_steps=None, final_episodes=0),
-        "checkpoint": CheckpointSpec(every_steps=None),
-    })
+    return spec.model_copy(
+        update={
+            "budget": spec.budget.model_copy(update={"total_timesteps": steps}),
+            "env": spec.env.model_copy(update={"backend": "sync"}),
+            "evaluation": EvaluationSpec(every_steps=None, final_episodes=0),
+            "checkpoint": CheckpointSpec(every_steps=None),
+        }
+    )
 
 
 def train_bare(spec: RunSpec, folder: Path) -> Timing:

@@ -33,7 +33,13 @@ CONFIGS = ROOT / "configs" / "train"
 HOME = ROOT / "results" / "quality"
 PAGE = ROOT / "docs" / "results" / "quality.md"
 SUITE = (
-    "cartpole_ppo", "cartpole_a2c", "cartpole_dqn", "acrobot_dqn", "acrobot_ppo", "pendulum_sac", "pendulum_td3",
+    "cartpole_ppo",
+    "cartpole_a2c",
+    "cartpole_dqn",
+    "acrobot_dqn",
+    "acrobot_ppo",
+    "pendulum_sac",
+    "pendulum_td3",
     "lunar_lander_ppo",
 )
 """Configs that are trained unless others are named."""
@@ -152,8 +158,19 @@ def train_one(config: str, seed: int) -> None:
         )
     last, best = results["last"], results["best"]
     result = SeedResult(
-        config, seed, spec.algorithm.name, spec.env.id, trained.step, last.return_mean, last.return_std,
-        best.return_mean, best.return_std, wall, cpu, resumed, trainer.run_dir.path.name,
+        config,
+        seed,
+        spec.algorithm.name,
+        spec.env.id,
+        trained.step,
+        last.return_mean,
+        last.return_std,
+        best.return_mean,
+        best.return_std,
+        wall,
+        cpu,
+        resumed,
+        trainer.run_dir.path.name,
     )
     record.write_text(json.dumps(asdict(result), indent=2) + "\n")
 
@@ -167,13 +184,19 @@ def write_report() -> None:
     order = sorted(by_config, key=lambda config: (SUITE.index(config) if config in SUITE else len(SUITE), config))
     rows = [_row(config, by_config[config]) for config in order]
     seeds = [
-        f"| `{config}` | " + " | ".join(
+        f"| `{config}` | "
+        + " | ".join(
             ", ".join(f"{value:.1f}" for value in values)
             for values in ([r.last_return for r in by_config[config]], [r.best_return for r in by_config[config]])
-        ) + " |"
+        )
+        + " |"
         for config in order
     ]
-    write_page(PAGE, "Quality: what the tuned configs reach", "python -m benchmarks.quality", f"""
+    write_page(
+        PAGE,
+        "Quality: what the tuned configs reach",
+        "python -m benchmarks.quality",
+        f"""
 Each row is one file of `configs/train`, trained by the platform's `Trainer`, one run for each seed. *Last* is the
 policy at the end of the budget, *best* the one that evaluated best during training, on other episodes than these.
 Both are measured over {N_EPISODES} greedy episodes on the true return. IQM is the interquartile mean over training
@@ -195,7 +218,8 @@ over seeds.
 {chr(10).join(seeds)}
 
 {describe_machine()} Other work shared the two cores.
-""")
+""",
+    )
 
 
 def _interval(estimate: Estimate) -> str:

@@ -1,7 +1,7 @@
 """The exception tree.
 
 Every message says what, got, rule and what to do. An error made by the user carries ``exit_code`` 2, one of ours 1.
-Each class passes its message, and nothing else, to ``Exception.__init__``: so every one of them pickles across processes.
+Each class passes its message, and nothing else, to ``Exception.__init__``: so each of them pickles across processes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every string that is a contract: metric keys, file names, environment variables. Each is spelled here and nowhere else.
+"""Every string that is a contract: metric keys, file names, environment variables. Each is spelled only here.
 
 Metric keys are Stable-Baselines3's where it has one; the x-axis is always environment steps.
 """

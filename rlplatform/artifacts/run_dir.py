@@ -23,7 +23,6 @@ from typing import Any, Literal
 from pydantic import JsonValue, ValidationError
 
 from rlplatform.artifacts.atomic import recover_dirs, replace_dir, storage_errors, write_json, write_text
-from rlplatform.artifacts.jsonl import truncate_file
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
 from rlplatform.artifacts.provenance import command_line, git_revision, machine, package_versions
 from rlplatform.artifacts.run_record import Amendment, Attempt, RunProgress, RunRecord
@@ -340,10 +339,6 @@ class RunDir:
         """Forget what was asked."""
         with storage_errors(self.path):
             (self.path / REQUEST_FILE).unlink(missing_ok=True)
-
-    def truncate(self, path: Path, n_bytes: int) -> None:
-        """Cut one of the run's JSONL files back to where a checkpoint was taken, as `truncate_file`."""
-        truncate_file(path, n_bytes)
 
 
 def list_runs(home: Path) -> list[RunRecord]:

@@ -80,10 +80,12 @@ class RayVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Reset every environment and return the observations."""
-        answers = self._get([
-            worker.reset.remote([self._seeds[env] for env in share], [self._options[env] for env in share])
-            for worker, share in zip(self._workers, self._shares, strict=True)
-        ])
+        answers = self._get(
+            [
+                worker.reset.remote([self._seeds[env] for env in share], [self._options[env] for env in share])
+                for worker, share in zip(self._workers, self._shares, strict=True)
+            ]
+        )
         self._reset_seeds()
         self._reset_options()
         for share, (_, infos) in zip(self._shares, answers, strict=True):
@@ -141,10 +143,12 @@ class RayVecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of environments."""
-        self._get([
-            self._workers[worker].set.remote([self._home[env][1] for env in envs], attr_name, value)
-            for worker, envs in self._by_worker(indices).items()
-        ])
+        self._get(
+            [
+                self._workers[worker].set.remote([self._home[env][1] for env in envs], attr_name, value)
+                for worker, envs in self._by_worker(indices).items()
+            ]
+        )
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
@@ -172,12 +176,17 @@ class RayVecEnv(VecEnv):
         """Call a worker method that returns one value for each environment; give them in the order of `indices`."""
         indices = list(self._get_indices(indices))
         groups = self._by_worker(indices)
-        answers = self._get([
-            getattr(self._workers[worker], method).remote([self._home[env][1] for env in envs], *args)
-            for worker, envs in groups.items()
-        ])
-        values = {env: value for envs, part in zip(groups.values(), answers, strict=True)
-                  for env, value in zip(envs, part, strict=True)}
+        answers = self._get(
+            [
+                getattr(self._workers[worker], method).remote([self._home[env][1] for env in envs], *args)
+                for worker, envs in groups.items()
+            ]
+        )
+        values = {
+            env: value
+            for envs, part in zip(groups.values(), answers, strict=True)
+            for env, value in zip(envs, part, strict=True)
+        }
         return [values[env] for env in indices]
 
     def _get(self, answers: list[ray.ObjectRef[Any]]) -> list[Any]:

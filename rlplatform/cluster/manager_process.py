@@ -60,7 +60,10 @@ def make_run_manager(home: Path, options: ManagerOptions | None = None) -> Any:
     """Make the RunManager on the head node, unless somebody else just did, and wait until it answers."""
     journal = home / names.RUN_MANAGERS_DIR / f"{secrets.token_hex(4)}.json"
     manager = RemoteRunManager.options(
-        name=names.RUN_MANAGER_ACTOR, namespace=names.RAY_NAMESPACE, lifetime="detached", get_if_exists=True,
+        name=names.RUN_MANAGER_ACTOR,
+        namespace=names.RAY_NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
         resources={"node:__internal_head__": 0.001},
     ).remote(str(journal), options or ManagerOptions())
     ray.get(manager.runs.remote())

@@ -46,6 +46,7 @@ def decide_retry(death: Death, retries: int, max_retries: int) -> RetryDecision:
     if retries < max_retries:
         return RetryDecision(True, retries + 1, f"Retry {retries + 1} of {max_retries}: {death.message}")
     return RetryDecision(
-        False, retries,
+        False,
+        retries,
         f"The run's process died {retries + 1} times; {max_retries} retries are allowed. Last time: {death.message}",
     )

@@ -75,8 +75,10 @@ class RunActor:
     def _attempt(self) -> dict[str, Any]:
         """Train, and say how it ended; `lost` is what a death of this process would be: a reason to try again."""
         if not (self._path / names.RUN_FILE).is_file():
-            reason = (f"{self._path} cannot be seen from {socket.gethostname()}. Set {names.HOME_ENV_VAR} to a folder "
-                      "on storage that all nodes share.")
+            reason = (
+                f"{self._path} cannot be seen from {socket.gethostname()}. Set {names.HOME_ENV_VAR} to a folder "
+                "on storage that all nodes share."
+            )
             return _outcome("failed", reason, recorded=False)
         try:
             configure(self._path / names.LOGS_DIR)

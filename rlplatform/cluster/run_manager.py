@@ -235,8 +235,10 @@ class RunManager:
                 return False
             raise RunStateError(f"Run {run_dir.id} is already {entry.phase} here, submitted by another process.")
         if run_dir.is_alive():
-            raise RunStateError(f"Run {run_dir.id} is being trained by another process. Stop it first: "
-                                f"`rlplatform runs stop {run_dir.id}`.")
+            raise RunStateError(
+                f"Run {run_dir.id} is being trained by another process. Stop it first: "
+                f"`rlplatform runs stop {run_dir.id}`."
+            )
         return True
 
     def _queue(self, entry: Entry, reason: str) -> None:
@@ -281,8 +283,7 @@ class RunManager:
         entry.phase, entry.reason = "queued", decision.reason
         self._remember()
 
-    def _settle(self, entry: Entry, state: AttemptEnd, reason: str,
-                recorded: bool = False) -> None:
+    def _settle(self, entry: Entry, state: AttemptEnd, reason: str, recorded: bool = False) -> None:
         """Let go of a run that has ended or paused."""
         release(entry)
         record = entry.run_dir.read()

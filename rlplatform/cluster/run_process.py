@@ -32,9 +32,15 @@ def start(entry: Entry) -> None:
     bundle, runtime_env = entry.submission.bundles[0], entry.submission.runtime_env
     options: dict[str, Any] = {"runtime_env": runtime_env} if runtime_env else {}
     entry.actor = RemoteRunActor.options(
-        name=entry.actor_name, namespace=names.RAY_NAMESPACE, lifetime="detached", get_if_exists=True,
-        num_cpus=bundle.get(CPU, 0), num_gpus=bundle.get(GPU, 0), memory=bundle.get(MEMORY) or None,
-        scheduling_strategy=PlacementGroupSchedulingStrategy(entry.group, 0), **options,
+        name=entry.actor_name,
+        namespace=names.RAY_NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=bundle.get(CPU, 0),
+        num_gpus=bundle.get(GPU, 0),
+        memory=bundle.get(MEMORY) or None,
+        scheduling_strategy=PlacementGroupSchedulingStrategy(entry.group, 0),
+        **options,
     ).remote(entry.submission.run_path)
     entry.phase, entry.answer, entry.reason = "training", None, ""
     entry.actor.run.remote()

@@ -102,7 +102,8 @@ def status_of(
     """Return a run's status in plain values, from its record and, while it trains, its latest progress."""
     ended_at_step = record.attempts[-1].end_step if record.attempts else None
     known = progress or {
-        "step": max(record.progress.step, ended_at_step or 0), "total_timesteps": record.progress.total,
+        "step": max(record.progress.step, ended_at_step or 0),
+        "total_timesteps": record.progress.total,
         "rollout_return": record.progress.episode_return,
     }
     return {**known, "run_id": record.id, "state": state, "reason": record.reason or reason, "retries": record.retries}
@@ -118,8 +119,14 @@ class Journal:
     def write(self, entries: Iterable[Entry]) -> None:
         """Replace what is remembered."""
         lines = [
-            {"submission": asdict(entry.submission), "phase": entry.phase, "attempt": entry.attempt,
-             "retries": entry.retries, "wanted": entry.wanted, "reason": entry.reason}
+            {
+                "submission": asdict(entry.submission),
+                "phase": entry.phase,
+                "attempt": entry.attempt,
+                "retries": entry.retries,
+                "wanted": entry.wanted,
+                "reason": entry.reason,
+            }
             for entry in entries
         ]
         if lines:

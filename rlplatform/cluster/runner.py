@@ -125,8 +125,15 @@ def _train(
     paths = [str(run.path) for run in runs]
     with _heartbeat(manager, owner), _interrupts() as interrupts:
         submissions = [
-            Submission(str(run.path), owner, booking(_spec(run)).bundles, runtime_env, options.max_retries,
-                       options.limit, options.detach)
+            Submission(
+                str(run.path),
+                owner,
+                booking(_spec(run)).bundles,
+                runtime_env,
+                options.max_retries,
+                options.limit,
+                options.detach,
+            )
             for run in runs
         ]
         _ask(manager.submit.remote([asdict(submission) for submission in submissions]))

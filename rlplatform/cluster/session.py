@@ -114,7 +114,10 @@ def _join(address: str) -> str:
     _check_reachable(address)
     try:
         ray.init(
-            address=address, namespace=names.RAY_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR,
+            address=address,
+            namespace=names.RAY_NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
             configure_logging=True,
         )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -161,8 +164,14 @@ def _start(num_cpus: int | None, num_gpus: int | None) -> Path:
     temp_dir = Path(tempfile.mkdtemp(prefix="rlplatform-ray-", dir="/tmp" if Path("/tmp").is_dir() else None))
     try:
         ray.init(
-            address="local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, log_to_driver=False,
-            namespace=names.RAY_NAMESPACE, _temp_dir=str(temp_dir), logging_level=logging.ERROR,
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            namespace=names.RAY_NAMESPACE,
+            _temp_dir=str(temp_dir),
+            logging_level=logging.ERROR,
         )
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
         shutil.rmtree(temp_dir, ignore_errors=True)

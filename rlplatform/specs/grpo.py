@@ -114,5 +114,3 @@ class GRPOSpec(LoggedSpec):
                 f"`env.n_envs` must be at most n_groups x group_size = {episodes} episodes of an update, got {n_envs}. "
                 "Lower it, or raise `algorithm.group_size`."
             )
-
-

@@ -124,7 +124,9 @@ class Trainer:
                 _log.exception("run %s failed", self.run_dir.id)
                 raise TrainingFailed(f"Run {self.run_dir.id} failed. {reason}") from error
             self.run_dir.clear_request()
-            self.run_dir.end_attempt(result.state, result.step, result.reason, result=result.summary())
+            self.run_dir.end_attempt(
+                result.state, result.step, result.reason, result=result.summary(), progress=self._run_progress()
+            )
             return result
 
     def request_stop(self, request: Request = "stop") -> None:
@@ -323,16 +325,15 @@ class Trainer:
         self._listener.on_progress(self.progress)
         if now - self._record_at >= RECORD_S:
             self._record_at = now
-            self._record_progress()
+            self.run_dir.update(progress=self._run_progress())
 
-    def _record_progress(self) -> None:
+    def _run_progress(self) -> RunProgress:
+        """Return the progress in run.json's words."""
         now = self.progress
-        self.run_dir.update(
-            progress=RunProgress(
-                step=now.step,
-                total=now.total_timesteps,
-                episode_return=now.rollout_return,
-                fps=now.fps,
-                updated_at=datetime.now(UTC),
-            )
+        return RunProgress(
+            step=now.step,
+            total=now.total_timesteps,
+            episode_return=now.rollout_return,
+            fps=now.fps,
+            updated_at=datetime.now(UTC),
         )

@@ -28,18 +28,24 @@ LEASE_S = 4.0
 
 def tiny_spec(**changes: Any) -> RunSpec:
     """Return PPO on CartPole, small enough to train in a second; `changes` replace whole parts."""
-    return RunSpec.model_validate({
-        "algorithm": {
-            "name": "ppo", "n_steps": 64, "batch_size": 64, "n_epochs": 1, "policy_kwargs": {"net_arch": [16]}
-        },
-        "env": {"id": "CartPole-v1", "n_envs": 2, "backend": "sync"},
-        "budget": {"total_timesteps": 1024},
-        "evaluation": {"every_steps": None, "final_episodes": 0},
-        "checkpoint": {"every_steps": 512},
-        "tracking": {"log_every_steps": 128, "tensorboard": False, "csv": False},
-        "resources": {"cpus": 0.5},
-        **changes,
-    })
+    return RunSpec.model_validate(
+        {
+            "algorithm": {
+                "name": "ppo",
+                "n_steps": 64,
+                "batch_size": 64,
+                "n_epochs": 1,
+                "policy_kwargs": {"net_arch": [16]},
+            },
+            "env": {"id": "CartPole-v1", "n_envs": 2, "backend": "sync"},
+            "budget": {"total_timesteps": 1024},
+            "evaluation": {"every_steps": None, "final_episodes": 0},
+            "checkpoint": {"every_steps": 512},
+            "tracking": {"log_every_steps": 128, "tensorboard": False, "csv": False},
+            "resources": {"cpus": 0.5},
+            **changes,
+        }
+    )
 
 
 def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
@@ -65,9 +71,13 @@ class Runs:
     def submit(self, *runs: RunDir, owner: str = "test", bundles: Any = None, **options: Any) -> None:
         """Hand runs over; they go on without a submitter unless `detach` is False."""
         options = {"detach": True, **options}
-        self.ask("submit", [
-            asdict(Submission(str(run.path), owner, bundles or booking(tiny_spec()).bundles, **options)) for run in runs
-        ])
+        self.ask(
+            "submit",
+            [
+                asdict(Submission(str(run.path), owner, bundles or booking(tiny_spec()).bundles, **options))
+                for run in runs
+            ],
+        )
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Call the RunManager."""

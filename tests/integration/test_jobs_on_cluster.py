@@ -73,8 +73,21 @@ class Head:
 
     def submit(self, folder: Path, *arguments: str) -> str:
         """Submit a job with a folder of code, and return its id."""
-        command = [RAY, "job", "submit", "--no-wait", "--address", self.dashboard, "--submission-id", folder.name,
-                   "--working-dir", str(folder), "--", sys.executable, *arguments]
+        command = [
+            RAY,
+            "job",
+            "submit",
+            "--no-wait",
+            "--address",
+            self.dashboard,
+            "--submission-id",
+            folder.name,
+            "--working-dir",
+            str(folder),
+            "--",
+            sys.executable,
+            *arguments,
+        ]
 
         def submitted() -> bool:
             done = subprocess.run(
@@ -89,6 +102,7 @@ class Head:
 
     def wait(self, job: str) -> dict[str, Any]:
         """Return a job's details once it has ended."""
+
         def details() -> Any:
             found = self.api(f"/api/jobs/{job}")
             return found if found["status"] in ENDED else None
@@ -97,6 +111,7 @@ class Head:
 
     def run(self, name: str) -> RunRecord:
         """Return the record of the run with a name."""
+
         def found() -> Any:
             return next((record for record in list_runs(self.home) if record.name == name), None)
 
@@ -123,14 +138,30 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     temp_dir = Path("/tmp") / f"rlplatform-test-{os.getpid()}"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RLPLATFORM_"))},
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RLPLATFORM_HOME": str(home), "OMP_NUM_THREADS": "1",
-        "RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RLPLATFORM_HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     command = [
-        RAY, "start", "--head", "--block", "--num-cpus=4", "--num-gpus=0", "--disable-usage-stats",
-        "--node-ip-address=127.0.0.1", f"--port={port}", f"--ray-client-server-port={client}",
-        "--min-worker-port=0", "--max-worker-port=0", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-        f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temp_dir}",
+        RAY,
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=4",
+        "--num-gpus=0",
+        "--disable-usage-stats",
+        "--node-ip-address=127.0.0.1",
+        f"--port={port}",
+        f"--ray-client-server-port={client}",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--temp-dir={temp_dir}",
     ]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     started = Head(port, f"http://127.0.0.1:{dashboard}", home, environment)

@@ -106,10 +106,16 @@ def test_a_run_on_workers_is_the_run_in_one_process(runs: Runs) -> None:
 
 def test_a_run_whose_worker_dies_goes_on_from_its_checkpoint(runs: Runs, tmp_path: Path) -> None:
     kwargs = {"mark": str(tmp_path / "died"), "spare_pid": os.getpid()}  # where the environment is tried out
-    run = runs.create(env={
-        "id": "tests.integration.ray_envs:DyingOnceEnv", "kwargs": kwargs, "n_envs": 2, "n_workers": 1,
-        "backend": "ray", "state": "replay",
-    })
+    run = runs.create(
+        env={
+            "id": "tests.integration.ray_envs:DyingOnceEnv",
+            "kwargs": kwargs,
+            "n_envs": 2,
+            "n_workers": 1,
+            "backend": "ray",
+            "state": "replay",
+        }
+    )
     runs.submit(run, bundles=[{"CPU": 0.5}, {"CPU": 1}])
     assert runs.until_settled(run) == ["completed"]
     assert run.read().retries == 1

@@ -128,7 +128,9 @@ def test_a_manager_that_was_killed_finds_its_runs_again(runs: Runs) -> None:
     assert runs.pid(training) == pid, "the run trained on in the same process"
     assert len(training.read().attempts) == 1
     assert {status["run_id"]: status["state"] for status in runs.ask("runs")} == {
-        training.id: "running", queued.id: "queued", paused.id: "paused"
+        training.id: "running",
+        queued.id: "queued",
+        paused.id: "paused",
     }
     for run in (training, queued, paused):
         runs.request(run, "stop")

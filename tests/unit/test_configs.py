@@ -13,8 +13,13 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
 PROMISED = {
     "ppo": {
-        "CartPole-v1", "Acrobot-v1", "MountainCarContinuous-v0", "Pendulum-v1", "LunarLander-v3",
-        "LunarLanderContinuous-v3", "BipedalWalker-v3",
+        "CartPole-v1",
+        "Acrobot-v1",
+        "MountainCarContinuous-v0",
+        "Pendulum-v1",
+        "LunarLander-v3",
+        "LunarLanderContinuous-v3",
+        "BipedalWalker-v3",
     },
     "a2c": {"CartPole-v1", "Acrobot-v1"},
     "dqn": {"CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3"},
@@ -25,7 +30,11 @@ PROMISED = {
     "trpo": {"CartPole-v1"},
     "ars": {"CartPole-v1"},
     "grpo": {
-        "CartPole-v1", "Acrobot-v1", "LunarLander-v3", "LunarLanderContinuous-v3", "Pendulum-v1",
+        "CartPole-v1",
+        "Acrobot-v1",
+        "LunarLander-v3",
+        "LunarLanderContinuous-v3",
+        "Pendulum-v1",
         "MountainCarContinuous-v0",
     },
 }

@@ -92,7 +92,7 @@ def test_replace_dir_keeps_the_old_folder_when_the_block_fails(tmp_path: Path) -
 
 
 def test_replace_dir_reports_a_full_disk_in_the_block(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="No space left to write .*best"), replace_dir(tmp_path / "best"):
+    with pytest.raises(StorageError, match=r"No space left to write .*best"), replace_dir(tmp_path / "best"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert names_in(tmp_path) == []
 
@@ -104,7 +104,7 @@ def test_replace_dir_reports_a_full_disk_behind_another_error(tmp_path: Path) ->
         except OSError:
             raise RuntimeError("the zip file could not be finished")  # noqa: B904 - as libraries do
 
-    with pytest.raises(StorageError, match="No space left to write .*best"), replace_dir(tmp_path / "best"):
+    with pytest.raises(StorageError, match=r"No space left to write .*best"), replace_dir(tmp_path / "best"):
         save()
     assert names_in(tmp_path) == []
 

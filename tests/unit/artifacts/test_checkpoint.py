@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -109,7 +110,7 @@ def test_the_donor_is_the_second_newest_so_that_neighbours_share_no_file(tmp_pat
         store.write(number=number, step=number, kind="scheduled", spec_digest=DIGEST, metrics={}, fill=linking)
     assert donors == [None, None, 1, 2, 3, 4]
     inodes = [(checkpoint.path / "chunk.npy").stat().st_ino for checkpoint in store.all()]
-    assert all(left != right for left, right in zip(inodes, inodes[1:], strict=False))
+    assert all(left != right for left, right in itertools.pairwise(inodes))
     flip_a_byte(store.all()[-1].path / "chunk.npy")
     found, damaged = store.newest_good()
     assert found is not None
@@ -211,7 +212,7 @@ def test_a_full_disk_leaves_the_checkpoints_that_were_there(tmp_path: Path) -> N
         fill(folder, donor)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(StorageError, match="No space left to write .*step_000000000200"):
+    with pytest.raises(StorageError, match=r"No space left to write .*step_000000000200"):
         store.write(number=2, step=200, kind="scheduled", spec_digest=DIGEST, metrics={}, fill=full)
     assert steps_in(tmp_path) == [100]
     assert store.newest_good()[0] is not None

@@ -194,11 +194,15 @@ def test_a_damaged_record_is_named(run: RunDir, content: bytes) -> None:
         run.read()
 
 
-def test_only_one_process_trains_a_run_and_the_other_learns_which(run: RunDir) -> None:
+def test_only_one_process_trains_a_run_and_the_other_learns_which(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlplatform.artifacts.run_dir._LOCK_PATIENCE_S", 0.05)
     assert not run.is_alive()
     with run.lock():
         assert run.is_alive()
-        with pytest.raises(RunStateError, match=f"is being trained by process {os.getpid()} on .*runs stop"), run.lock():
+        with (
+            pytest.raises(RunStateError, match=f"is being trained by process {os.getpid()} on .*runs stop"),
+            run.lock(),
+        ):
             pass
     assert not run.is_alive()
 

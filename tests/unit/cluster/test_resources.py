@@ -13,12 +13,14 @@ from rlplatform.specs.run import ResourceSpec, RunSpec
 
 
 def spec(resources: dict[str, Any], **env: Any) -> RunSpec:
-    return RunSpec.model_validate({
-        "algorithm": {"name": "ppo"},
-        "env": {"id": "CartPole-v1", "n_envs": 4, **env},
-        "budget": {"total_timesteps": 1},
-        "resources": resources,
-    })
+    return RunSpec.model_validate(
+        {
+            "algorithm": {"name": "ppo"},
+            "env": {"id": "CartPole-v1", "n_envs": 4, **env},
+            "budget": {"total_timesteps": 1},
+            "resources": resources,
+        }
+    )
 
 
 def test_a_driver_books_what_its_spec_says() -> None:

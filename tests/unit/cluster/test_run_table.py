@@ -20,7 +20,8 @@ def test_the_journal_brings_back_what_was_written(tmp_path: Path) -> None:
     back = journal.read()
     assert [found.submission for found in back] == [first.submission, second.submission]
     assert [(found.phase, found.attempt, found.retries, found.wanted) for found in back] == [
-        ("training", 3, 2, "stop"), ("queued", 0, 0, None)
+        ("training", 3, 2, "stop"),
+        ("queued", 0, 0, None),
     ]
     assert back[0].actor_name == "rlplatform-run:first:3"
 

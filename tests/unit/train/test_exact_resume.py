@@ -68,6 +68,22 @@ VARIANTS: dict[str, RunSpec] = {
     "gSDE off policy": small_spec("sac", algorithm={"use_sde": True}),
     "n-step returns": small_spec("dqn", algorithm={"n_steps": 3}),
     "one step a rollout": small_spec("sac", algorithm={"train_freq": 1}),
+    "GRPO with a reference and same starts": small_spec(
+        "grpo",
+        algorithm={"n_groups": 2, "group_size": 2, "same_start": True, "kl_coef": 0.1, "reference_interval": 2},
+        budget={"total_timesteps": 600},
+    ),
+    "GRPO on copies": small_spec(
+        "grpo",
+        algorithm={"advantage": "actions", "action_horizon": 3, "group_size": 2},
+        env={"reward": "optimized_cartpole"},
+        budget={"total_timesteps": 1_200},
+    ),
+    "GRPO rebuild": small_spec(
+        "grpo",
+        algorithm={"group_size": 2, "gamma": 0.9},
+        env={"id": "BipedalWalker-v3", "max_episode_steps": 20, "normalize": {"obs": True}},
+    ),
     "reward function and wrapper": small_spec("dqn", env={"reward": "optimized_cartpole", "wrappers": ["time_aware"]}),
 }
 
