@@ -32,7 +32,9 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "process": record.process,
         }
-        entry |= {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
+        # Ray's own record factory adds fields that begin with an underscore.
+        extra = vars(record).keys() - _STANDARD_FIELDS
+        entry |= {key: getattr(record, key) for key in sorted(extra) if not key.startswith("_")}
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)

@@ -9,6 +9,7 @@ name is whole. What rots afterwards is found by `CheckpointStore.verify`, and th
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class CheckpointStore:
         """
         self.root = root
         self.keep_last = keep_last
+        self._damaged: frozenset[Path] = frozenset()
 
     def write(
         self, *, number: int, step: int, kind: Kind, spec_digest: str, metrics: Mapping[str, float], fill: Fill
@@ -91,7 +93,7 @@ class CheckpointStore:
             step: Environment steps trained so far.
             kind: Why it is written.
             spec_digest: `RunSpec.training_digest` of the run.
-            metrics: Latest metrics, for people who choose among checkpoints.
+            metrics: Latest metrics, for people who choose among checkpoints; those that are not finite are left out.
             fill: Writes the files into the folder it is given. Its second argument is a checkpoint whose unchanged
                 files it may hard-link: the second newest, so that neighbours never share a file and one damaged byte
                 never takes both. It returns the records of the files whose hash it knows; the others are hashed here.
@@ -110,7 +112,7 @@ class CheckpointStore:
                 kind=kind,
                 created_at=datetime.now(UTC),
                 spec_digest=spec_digest,
-                metrics=dict(metrics),
+                metrics={key: value for key, value in metrics.items() if math.isfinite(value)},  # JSON has no NaN
                 files=_records(folder, known),
             )
             write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
@@ -119,23 +121,31 @@ class CheckpointStore:
         return checkpoint
 
     def newest_good(self) -> tuple[Checkpoint | None, tuple[str, ...]]:
-        """Return the newest undamaged checkpoint, and for each newer one that is damaged a sentence that says what."""
-        damaged: list[str] = []
+        """Return the newest undamaged checkpoint, and for each newer one that is damaged a sentence that says what.
+
+        From then on the damaged ones do not count: `all` leaves them out, none is a donor, and `write` removes them.
+        """
+        found: Checkpoint | None = None
+        damaged: dict[Path, str] = {}
         for folder in reversed(self._folders()):
             try:
                 checkpoint = read_checkpoint(folder)
                 self.verify(checkpoint)
             except CheckpointDamaged as error:
                 _log.warning("%s", error)
-                damaged.append(str(error))
+                damaged[folder] = str(error)
             else:
-                return checkpoint, tuple(damaged)
-        return None, tuple(damaged)
+                found = checkpoint
+                break
+        self._damaged = frozenset(damaged)
+        return found, tuple(damaged.values())
 
     def all(self) -> tuple[Checkpoint, ...]:
         """Return the checkpoints that have a readable manifest, oldest first, without hashing their files."""
         found = []
         for folder in self._folders():
+            if folder in self._damaged:
+                continue
             try:
                 found.append(read_checkpoint(folder))
             except CheckpointDamaged as error:
@@ -169,7 +179,8 @@ class CheckpointStore:
     def _prune(self, newest: Checkpoint) -> None:
         # Anything newer than what was just written is damaged or was abandoned by resuming before it.
         folders = self._folders()
-        abandoned = [folder for folder in folders if folder.name > newest.path.name]
+        self._damaged -= {newest.path}
+        abandoned = [folder for folder in folders if folder.name > newest.path.name or folder in self._damaged]
         kept = [folder for folder in folders if folder not in abandoned]
         with storage_errors(self.root):
             for folder in [*abandoned, *kept[: -self.keep_last]]:

@@ -252,3 +252,30 @@ def test_the_manifest_is_plain_json(tmp_path: Path) -> None:
     manifest = json.loads((write(CheckpointStore(tmp_path, keep_last=1), 1).path / MANIFEST_FILE).read_text())
     assert manifest["format"] == 1
     assert manifest["files"]["model.zip"]["bytes"] == 900
+
+
+def test_metrics_that_are_no_numbers_do_not_make_a_checkpoint_unreadable(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=1)
+    metrics = {"train/explained_variance": float("nan"), "train/loss": float("inf"), "train/n_updates": 1.0}
+    store.write(number=1, step=1, kind="final", spec_digest=DIGEST, metrics=metrics, fill=fill)
+    found, _ = CheckpointStore(tmp_path, keep_last=1).newest_good()
+    assert found is not None
+    assert found.manifest.metrics == {"train/n_updates": 1.0}
+
+
+def test_a_checkpoint_found_damaged_is_no_donor_and_goes_with_the_next_write(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=3)
+    for number in (1, 2, 3):
+        write(store, number)
+    flip_a_byte(tmp_path / "step_000000000300" / "replay/rewards.00000.npy")
+    store.newest_good()
+    assert [checkpoint.manifest.number for checkpoint in store.all()] == [1, 2]
+    donors = []
+
+    def note_donor(folder: Path, donor: Checkpoint | None) -> Mapping[str, FileRecord]:
+        donors.append(donor.manifest.number if donor else None)
+        return fill(folder, donor)
+
+    store.write(number=4, step=400, kind="scheduled", spec_digest=DIGEST, metrics={}, fill=note_donor)
+    assert donors == [1]
+    assert steps_in(tmp_path) == [100, 200, 400]
