@@ -220,7 +220,8 @@ class GRPO(OnPolicyAlgorithm):
         self._carried = buffer.carry(quota) if self.overlap and not self.same_start else None
         for key, value in found.items():
             self.logger.record(key, value)
-        self.logger.record("rollout/idle_fraction", buffer.n_idle / max(buffer.n_rows * buffer.n_envs, 1))
+        n_steps = (buffer.n_rows - buffer.n_carried) * buffer.n_envs
+        self.logger.record("rollout/idle_fraction", buffer.n_idle / max(n_steps, 1))
         if self.advantage == "actions" and not self._n_batches and not self._batch.advantages.any():
             warn_of_equal_actions(self.action_horizon)
         callback.update_locals(locals())
@@ -244,7 +245,7 @@ class GRPO(OnPolicyAlgorithm):
             self._restart(env.reset())
         assert self._last_episode_starts is not None
         for i in np.flatnonzero(self._last_episode_starts):
-            buffer.begin(int(i), self.episodes_per_update)
+            buffer.begin(int(i), self._limit(self.episodes_per_update))
         return counterfactual
 
     def _check_starts(self, env: VecEnv) -> None:
@@ -270,10 +271,13 @@ class GRPO(OnPolicyAlgorithm):
         while not buffer.finished(quota):
             if self.same_start and all(episode.stop is not None for episode in buffer.episodes):
                 self._begin_round(env, buffer, quota, seeds)
-            limit = 0 if self.same_start else quota + self.overlap * self.episodes_per_update
-            if not self._step(env, callback, buffer, limit, counterfactual):
+            if not self._step(env, callback, buffer, 0 if self.same_start else self._limit(quota), counterfactual):
                 return False
         return True
+
+    def _limit(self, quota: int) -> int:
+        """Return how many episodes may begin: those of this update, and with `overlap` those of the next."""
+        return quota + self.overlap * self.episodes_per_update
 
     def _begin_round(self, env: VecEnv, buffer: EpisodeBuffer, quota: int, seeds: list[int]) -> None:
         """Reset every environment with the seed of the group that its next episode belongs to."""
@@ -299,7 +303,7 @@ class GRPO(OnPolicyAlgorithm):
             drawn, log_probs = self.policy(obs)
             if counterfactual is not None:
                 step["all_log_probs"] = torch.log_softmax(self.policy.raw(obs), dim=1).cpu().numpy()
-                step["values"], n_steps = counterfactual.values(self.policy, self._own_obs(), self.gamma)
+                step["values"], n_steps = counterfactual.values(self.policy, self._last_obs, self.gamma)
                 self.num_timesteps += n_steps
         step |= {"actions": drawn.cpu().numpy(), "log_probs": log_probs.cpu().numpy()}
         new_obs, step["rewards"], dones, infos = env.step(self._within_bounds(step["actions"]))
@@ -311,10 +315,6 @@ class GRPO(OnPolicyAlgorithm):
         buffer.add(step, dones, infos, limit)
         self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
         return True
-
-    def _own_obs(self) -> NDArray[Any]:
-        normalize = self.get_vec_normalize_env()
-        return np.asarray(self._last_obs if normalize is None else normalize.get_original_obs())
 
     def _within_bounds(self, actions: NDArray[Any]) -> NDArray[Any]:
         if not isinstance(self.action_space, spaces.Box):

@@ -19,6 +19,8 @@ Scaling = Literal["batch", "group", "none"]
 Truncation = Literal["finite", "mask"]
 Weighting = Literal["transition", "episode"]
 
+_BASELINES = ("timestep", "linear", "reinforce")
+"""Those that subtract a prediction from the return-to-go."""
 _NEGLIGIBLE = 0.05
 """`mask` leaves out the steps before a truncation whose return misses more than this share."""
 
@@ -98,8 +100,9 @@ def make_batch(
         relative = adv.scale(padded, episodes, scaling)[mask]
         found = {
             "degenerate_group_fraction": float(adv.degenerate_groups(padded, episodes).mean()),
-            "explained_variance": adv.explained_variance(padded, episodes),
         } | _statistics(padded[mask])
+        if options.advantage in _BASELINES:
+            found["explained_variance"] = adv.explained_variance(padded, episodes)
     weights = _weights(flat, mask, options)
     batch = Batch(
         {key: _tensor(part, device) for key, part in obs.items()} if isinstance(obs, dict) else _tensor(obs, device),

@@ -77,18 +77,19 @@ class Counterfactual:
             )
         return _STEPS_BEFORE + 3 * _CHECKED_STEPS
 
-    def values(self, policy: ActorPolicy, obs: NDArray[Any], gamma: float) -> tuple[NDArray[np.float64], int]:
+    def values(self, policy: ActorPolicy, shown: Any, gamma: float) -> tuple[NDArray[np.float64], int]:
         """Return what each action would lead to, and the environment steps that it took to know.
 
         Args:
             policy: Acts from the second step on.
-            obs: The environments' own observations now, ``[n_envs, …]``.
+            shown: The observations now, ``[n_envs, …]``, as the policy sees them.
             gamma: Discount.
 
         Returns:
             Discounted rewards ``[n_envs, n_actions]``, and the number of steps.
         """
         n = self.n_actions
+        obs = np.asarray(shown if self._normalize is None else self._normalize.get_original_obs())
         copies = [copy.deepcopy(env) for env in self.env.envs for _ in range(n)]
         seen = np.repeat(obs, n, axis=0)
         actions = np.tile(np.arange(n), len(self.env.envs))
