@@ -170,7 +170,7 @@ class GRPO(OnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """Train until this many environment steps are done; the last update may go past it."""
+        """Train until this many environment steps are done; the last update goes past it."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     # --- collecting ---------------------------------------------------------------------------------------------------
@@ -200,11 +200,12 @@ class GRPO(OnPolicyAlgorithm):
         buffer.reset()
         if self._carried is not None:
             buffer.take_over(self._carried)
+        carries = self.overlap and not self.same_start
         counterfactual = self._prepare(env, buffer)
         seeds: list[int] = []
         while True:
             if not self._play(env, callback, buffer, quota, seeds, counterfactual):
-                self._carried = buffer.carry(0)
+                self._carried = buffer.carry(0) if carries else None
                 return False
             flat = self._finished(buffer, range(quota))
             chosen = list(range(quota))
@@ -217,11 +218,10 @@ class GRPO(OnPolicyAlgorithm):
         if len(chosen) < quota:
             flat = self._finished(buffer, chosen)
         self._batch, found = make_batch(flat, self._group_size_now(len(chosen)), self._options(), self.device)
-        self._carried = buffer.carry(quota) if self.overlap and not self.same_start else None
+        self._carried = buffer.carry(quota) if carries else None
         for key, value in found.items():
             self.logger.record(key, value)
-        n_steps = (buffer.n_rows - buffer.n_carried) * buffer.n_envs
-        self.logger.record("rollout/idle_fraction", buffer.n_idle / max(n_steps, 1))
+        self.logger.record("rollout/idle_fraction", buffer.idle_fraction)
         if self.advantage == "actions" and not self._n_batches and not self._batch.advantages.any():
             warn_of_equal_actions(self.action_horizon)
         callback.update_locals(locals())
@@ -241,9 +241,9 @@ class GRPO(OnPolicyAlgorithm):
             if self._starts_are_equal is None:
                 self._check_starts(env)
             return counterfactual
-        if not self.overlap and self._n_batches:
-            self._restart(env.reset())
         assert self._last_episode_starts is not None
+        if not self.overlap and not np.all(self._last_episode_starts):
+            self._restart(env.reset())
         for i in np.flatnonzero(self._last_episode_starts):
             buffer.begin(int(i), self._limit(self.episodes_per_update))
         return counterfactual
@@ -309,12 +309,12 @@ class GRPO(OnPolicyAlgorithm):
         new_obs, step["rewards"], dones, infos = env.step(self._within_bounds(step["actions"]))
         self.num_timesteps += env.num_envs
         callback.update_locals(locals())
-        if not callback.on_step():
-            return False
+        going_on = callback.on_step()
+        # Also where the callback stops: the episodes may be taken up again, and the environments have moved.
         self._update_info_buffer(infos, dones)
         buffer.add(step, dones, infos, limit)
         self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
-        return True
+        return going_on
 
     def _within_bounds(self, actions: NDArray[Any]) -> NDArray[Any]:
         if not isinstance(self.action_space, spaces.Box):

@@ -122,9 +122,10 @@ class EpisodeBuffer:
         """Return whether the first `n` episodes have begun and ended."""
         return len(self.episodes) >= n and all(episode.stop is not None for episode in self.episodes[:n])
 
-    def n_steps(self, n: int) -> int:
-        """Return the steps of the first `n` episodes, which are finished."""
-        return sum(episode.stop - episode.start for episode in self.episodes[:n] if episode.stop is not None)
+    @property
+    def idle_fraction(self) -> float:
+        """Share of the steps since the beginning that belong to no episode of an update."""
+        return self.n_idle / max((self.n_rows - self.n_carried) * self.n_envs, 1)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -43,14 +43,13 @@ def test_the_first_episodes_to_start_are_taken_however_long_they_last() -> None:
     assert flat.truncated.tolist() == [False, True]
     assert flat.last_obs == ["last 0", "last 1"]
     assert not flat.carried.any()
-    assert buffer.n_steps(2) == 4
 
 
 def test_no_more_episodes_begin_than_allowed() -> None:
     buffer = make()
     play(buffer, [[True, False], [False, False], [False, True]], limit=2)
     assert buffer.finished(2)
-    assert buffer.n_idle == 2
+    assert buffer.idle_fraction == 2 / 6
     assert len(buffer.episodes) == 2
 
 
@@ -66,7 +65,7 @@ def test_what_is_carried_over_is_finished_in_the_next_update() -> None:
     # Environment 0 played one step at t = 1, and from t = 2 to 3; environment 1 was idle after t = 2.
     assert flat.columns["rewards"].tolist() == [10.0, 20.0, 30.0]
     assert flat.carried.tolist() == [True, True, False]
-    assert buffer.n_idle == 2
+    assert buffer.idle_fraction == 2 / 4
 
 
 def test_an_episode_cut_short_by_a_reset_is_played_anew() -> None:

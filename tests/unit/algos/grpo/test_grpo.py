@@ -134,12 +134,17 @@ def test_every_step_is_counted_and_every_update_has_its_episodes() -> None:
 
 
 def test_a_rollout_that_a_callback_ends_is_taken_up_again() -> None:
-    model = make()
-    model.learn(100, callback=Records(stop_after=2))
-    assert model.num_timesteps == 6
-    assert model._n_batches == 0
-    model.learn(60, reset_num_timesteps=False)
-    assert model._n_batches >= 1
+    for overlap in (True, False):
+        model = make(DummyVecEnv([CounterEnv] * 3), overlap=overlap)
+        model.learn(100, callback=Records(stop_after=2))
+        assert model.num_timesteps == 6
+        assert model._n_batches == 0
+        _, callback = model._setup_learn(100, Records(), reset_num_timesteps=False)
+        assert model.env is not None
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, 1)
+        # The second part of each observation counts the steps of its episode: none is missing, none is there twice.
+        seen = model.rollout_buffer.flat(range(4)).columns["observations"][:, 1]
+        assert seen.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0] * 4
 
 
 def test_schedules_are_those_of_the_rollouts_begin() -> None:
