@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rlplatform import names
+from rlplatform.artifacts.checkpoint import CheckpointStore
 from rlplatform.specs.run import RunSpec
 from rlplatform.train.compare import Comparison, compare_runs
 from rlplatform.train.progress import Progress
@@ -93,6 +94,12 @@ def test_every_kind_of_state_resumes_exactly(variant: str, tmp_path: Path, monke
     _assert_same(VARIANTS[variant], tmp_path, (48, 110), monkeypatch)
 
 
+def _flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,10 +111,25 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     listener.trainer = first
     monkeypatch.setattr("rlplatform.train.trainer.PULSE_S", 0.0)
     first.fit()
-    newest = max(trainer.run_dir.checkpoints_path.glob("step_*")) / names.SESSION_FILE
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes(content)
+    _flip_a_byte(max(trainer.run_dir.checkpoints_path.glob("step_*")) / names.SESSION_FILE)
     second = Trainer.open(trainer.run_dir)
     second.fit()
     assert compare_runs(second.run_dir, whole.run_dir) == Comparison(True, True, "")
+
+
+def test_a_damaged_checkpoint_is_written_anew_when_its_step_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small_spec("ppo", env={"state": "rebuild"}, budget={"total_timesteps": 320})
+    whole = _train(spec, tmp_path / "whole", (), monkeypatch)
+    parts = Trainer.create(spec, tmp_path / "parts")
+    for stop in (192, 320, 10**9):
+        parts = Trainer.open(parts.run_dir, listener := StopAt(stop))
+        listener.trainer = parts
+        parts.fit()
+        if stop < 10**9:
+            _flip_a_byte(max(parts.run_dir.checkpoints_path.glob("step_*")) / names.SESSION_FILE)
+    assert compare_runs(parts.run_dir, whole.run_dir) == Comparison(True, True, "")
+    store = CheckpointStore(parts.run_dir.checkpoints_path, 3)
+    for checkpoint in store.all():
+        store.verify(checkpoint)
