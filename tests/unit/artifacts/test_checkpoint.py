@@ -71,6 +71,14 @@ def test_a_checkpoint_is_found_again_with_everything_in_its_manifest(tmp_path: P
     assert manifest.files["model.zip"] == hash_file(found.path / "model.zip")
 
 
+def test_a_metric_that_is_not_a_number_does_not_spoil_the_manifest(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=3)
+    metrics = {"train/loss": float("nan"), "train/std": float("inf"), "time/fps": 3.0}
+    written = store.write(number=1, step=1, kind="scheduled", spec_digest=DIGEST, metrics=metrics, fill=fill)
+    assert store.newest_good() == (written, ())
+    assert written.manifest.metrics == {"time/fps": 3.0}
+
+
 def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "checkpoints", keep_last=3)
     assert store.newest_good() == (None, ())
