@@ -22,7 +22,7 @@ NAMES = sorted(algorithms())
 
 
 def test_the_catalog_holds_what_is_promised() -> None:
-    promised = "ppo a2c dqn sac td3 ddpg tqc qrdqn trpo crossq ars recurrent_ppo maskable_ppo"
+    promised = "ppo a2c dqn sac td3 ddpg tqc qrdqn trpo crossq ars recurrent_ppo maskable_ppo grpo"
     assert set(promised.split()) <= set(algorithm_names())
 
 
@@ -111,6 +111,10 @@ def test_an_unknown_option_is_named_at_its_place(name: str) -> None:
         ("td3", "action_noise", {"type": "pink", "sigma": 0.1}, "must be `normal` or `ornstein_uhlenbeck`"),
         ("td3", "action_noise", {"sigma": -0.1}, "must be ≥ 0, got -0.1"),
         ("tqc", "top_quantiles_to_drop_per_net", 25, "must be below `policy_kwargs.n_quantiles` = 25, got 25"),
+        ("grpo", "group_size", 1, "greater than or equal to 2"),
+        ("grpo", "ent_coef", -0.1, "greater than or equal to 0"),
+        ("grpo", "ent_coef", "some", "must be a number, .*got 'some'"),
+        ("grpo", "log_std_min", 1.0, "`log_std_min` must be at most `log_std_max`, got 1.0 > 0.5"),
         ("ars", "n_top", 9, "`n_top` must be at most `n_delta` = 8, got 9"),
     ],
 )
@@ -122,6 +126,18 @@ def test_a_bad_value_says_what_is_allowed(name: str, option: str, value: Any, me
 def test_linear_ars_has_no_layers() -> None:
     with pytest.raises(ValidationError, match="does not apply to `LinearPolicy`"):
         parse_algo({"name": "ars", "policy": "LinearPolicy", "policy_kwargs": {"net_arch": [8]}})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dynamic_sampling": True, "advantage": "actions"}, "`dynamic_sampling` compares groups of episodes"),
+        ({"truncation": "mask", "gamma": 1.0}, "`truncation: mask` needs `gamma` < 1"),
+    ],
+)
+def test_options_of_grpo_that_exclude_each_other_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        parse_algo({"name": "grpo", **options})
 
 
 def test_memory_saving_and_n_step_returns_exclude_each_other() -> None:
@@ -208,6 +224,7 @@ def test_nearest_divisors(total: int, size: int, expected: list[int]) -> None:
     ("options", "n_envs", "message"),
     [
         ({"name": "a2c", "n_steps": 1, "normalize_advantage": True}, 1, "must be > 1 with `normalize_advantage`"),
+        ({"name": "grpo", "group_size": 4}, 8, r"at most n_groups x group_size = 4 episodes of an update, got 8"),
         ({"name": "sac", "train_freq": [1, "episode"]}, 2, r"needs `env\.n_envs` = 1, got 2"),
         ({"name": "dqn", "buffer_size": 4}, 8, r"must hold n_steps x n_envs = 1 x 8 transitions, got 4"),
     ],
@@ -221,7 +238,7 @@ def test_options_must_fit_the_number_of_environments(options: dict[str, Any], n_
 def test_checking_a_spec_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom rlplatform.specs.algos import parse_algo\n"
-        "from rlplatform.algos.catalog import algorithm_names\n[parse_algo(name) for name in algorithm_names()[:13]]\n"
+        "from rlplatform.algos.catalog import algorithm_names\n[parse_algo(name) for name in algorithm_names()[:14]]\n"
         "print([name for name in ('numpy', 'torch', 'gymnasium', 'ray', 'stable_baselines3') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
