@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +49,7 @@ def validate(
             f"{path}: {spec.algorithm.name} on {spec.env.id}, {spec.env.n_envs} environments ({spec.env.backend}, "
             f"restored by {spec.env.state}), {spec.budget.total_timesteps:,} steps"
         )
-    next_commands((f"rlplatform train {configs[0]}", "train it"))
+    next_commands((f"rlplatform train {shlex.quote(str(configs[0]))}", "train it"))
 
 
 @app.command()
@@ -59,7 +62,7 @@ def schema() -> None:
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("run.yaml"),
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")] = Path("run.yaml"),
     algorithm: Annotated[str, typer.Option(metavar="NAME", help="See `rlplatform algorithms`.")] = "ppo",
     env: Annotated[str, typer.Option(metavar="ID", help="See `rlplatform environments`.")] = "CartPole-v1",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
@@ -70,12 +73,17 @@ def init(
     from rlplatform.errors import StorageError
 
     entry = find_algorithm(algorithm)
+    if not path.parent.is_dir():
+        raise StorageError(f"{path} cannot be written: there is no folder {path.parent}. Make it, or give another.")
     if path.exists() and not force:
         raise StorageError(f"{path} exists already. Give another name, or --force to replace it.")
     n_envs = 8 if entry.family == "on_policy" else 1
-    write_text(path, STARTER.format(path=path, algorithm=entry.name, env=env, n_envs=n_envs))
+    typed = shlex.quote(str(path))
+    plain = re.fullmatch(r"[A-Za-z][\w./:-]*\w", env)
+    text = env if plain else json.dumps(env, ensure_ascii=False)
+    write_text(path, STARTER.format(path=typed, algorithm=entry.name, env=text, n_envs=n_envs))
     say(f"Wrote {path}.")
     next_commands(
-        (f"rlplatform config validate {path}", "check it"),
-        (f"rlplatform train {path}", "train it"),
+        (f"rlplatform config validate {typed}", "check it"),
+        (f"rlplatform train {typed}", "train it"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import typer
@@ -44,11 +45,12 @@ def demo(as_json: Json = False) -> None:
         print_json({"runs": rows, "groups": group_rows(rows), "published": published})
     else:
         print(f"Published {version.reference}, also called {MODEL}@champion, from {best}: {version.bundle_path}")
+    typed = shlex.quote(str(config))
     next_commands(
         (f"rlplatform evaluate {MODEL}@champion", "measure the published policy"),
         (f"rlplatform runs show {best}", "look at the run it came from"),
-        (f"tensorboard --logdir {runs[0].path.parent}", "compare the curves"),
-        (f"rlplatform verify {config} --set budget.total_timesteps=20000", "see that a killed run resumes exactly"),
+        (f"tensorboard --logdir {shlex.quote(str(runs[0].path.parent))}", "compare the curves"),
+        (f"rlplatform verify {typed} --set budget.total_timesteps=20000", "see that a killed run resumes exactly"),
         ("rlplatform train configs/train/lunar_lander_ppo.yaml --seeds 1-4", "train something harder"),
     )
     if len(completed) < len(rows):

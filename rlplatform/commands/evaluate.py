@@ -14,7 +14,9 @@ def evaluate(
     policy: Annotated[
         str,
         typer.Argument(
-            help="A run, a checkpoint's folder, a model such as cartpole@champion, or a bundle.", show_default=False
+            metavar="POLICY",
+            help="A run, a checkpoint's folder, a model such as cartpole@champion, or a bundle.",
+            show_default=False,
         ),
     ],
     episodes: Annotated[int, typer.Option(min=1, metavar="N", help="Episodes to play.")] = 100,

@@ -23,7 +23,7 @@ ALIAS_HELP = "The alias that serves as the bar and is moved."
 
 @app.command()
 def publish(
-    run: Annotated[str, typer.Argument(help="A run, or the path of a checkpoint.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, or the path of a checkpoint.", show_default=False)],
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The model. Else the run's name.")] = None,
     which: Which = "best",
     alias: Annotated[

@@ -41,12 +41,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise SpecError(
                 f"`--seeds` must be whole numbers of at least 0, got {part.strip()!r}. Write `1,2,3` or `1-4`."
             )
-        span = range(int(first), int(last or first) + 1)
-        if not span or len(span) + len(seeds) > MAX_SEEDS:
+        low, high = int(first), int(last or first)
+        if not 0 <= high - low < MAX_SEEDS - len(seeds):
             raise SpecError(
                 f"`--seeds` must name 1 to {MAX_SEEDS} seeds, rising, got {part.strip()!r}. Write `1,2,3` or `1-4`."
             )
-        seeds.update(dict.fromkeys(span))
+        seeds.update(dict.fromkeys(range(low, high + 1)))
     return tuple(seeds)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +56,7 @@ def say(*lines: str) -> None:
 
 
 def next_commands(*commands: tuple[str, str]) -> None:
-    """Print what can be typed next: pairs of a command and what it does."""
+    """Print what can be typed next: pairs of a command, its paths quoted for a shell, and what it does."""
     typed = [(_typed(command), meaning) for command, meaning in commands]
     width = max(len(command) for command, _ in typed)
     say("", "Next:", *(f"  {command:<{width}}  {meaning}" for command, meaning in typed))
@@ -96,7 +98,7 @@ def _typed(command: str) -> str:
     beside = Path(sys.executable).with_name(name)
     if shutil.which(name) is not None or not beside.is_file():
         return command
-    return f"{os.path.relpath(beside)} {arguments}"
+    return f"{shlex.quote(os.path.relpath(beside))} {arguments}"
 
 
 def _plain(value: Any) -> Any:
@@ -104,7 +106,7 @@ def _plain(value: Any) -> Any:
         return asdict(value)
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    return str(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _aligned(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> Iterator[str]:

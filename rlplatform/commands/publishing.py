@@ -40,7 +40,12 @@ def publish_run(
         metrics = measure(source_target(source), n_episodes=n_episodes, seed=0, deterministic=True).metrics()
     registry = model_registry()
     version = publish_policy(
-        registry, name or model_name(source.spec.title), source.folder, source.spec, _lineage(source), metrics
+        registry,
+        model_name(source.spec.title) if name is None else name,
+        source.folder,
+        source.spec,
+        _lineage(source),
+        metrics,
     )
     if alias is not None:
         registry.set_alias(version.name, alias, version.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -67,7 +68,7 @@ def list_(
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="Id, beginning of an id, or folder.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, beginning of an id, or folder.", show_default=False)],
     as_json: Json = False,
 ) -> None:
     """Show all that is known of one run."""
@@ -108,7 +109,7 @@ def show(
     commands = [(f"rlplatform evaluate {record.id}", "measure its best policy")] if checkpoints else []
     if record.state != "completed":
         commands.append((f"rlplatform resume {record.id}", "go on with it"))
-    next_commands(*commands, (f"tensorboard --logdir {run_dir.tb_path}", "look at its curves"))
+    next_commands(*commands, (f"tensorboard --logdir {shlex.quote(str(run_dir.tb_path))}", "look at its curves"))
 
 
 @app.command()
@@ -164,7 +165,10 @@ def prune(
         rows = [(one.run_id, "remove" if one.remove else "keep", one.reason) for one in decisions]
         print_table(("run", "decision", "because"), rows)
     n_removed = sum(one.remove for one in decisions)
-    if dry_run or not n_removed:
+    if not n_removed:
+        say("Nothing is to be removed.")
+        return
+    if dry_run:
         say(f"{n_removed} runs would be removed, {size(freed)} freed. Without --dry-run they are.")
         return
     if not yes:
@@ -182,9 +186,10 @@ def _request(runs: list[str], action: Literal["pause", "stop"]) -> None:
     for run_dir in found:
         record = run_dir.read()
         if record.state != "queued" and not run_dir.is_alive():
+            more = " --set budget.total_timesteps=…" if record.state == "completed" else ""
             raise RunStateError(
                 f"Run {run_dir.id} is {_state(run_dir, record.state)}, so there is nothing to {action}. "
-                f"Go on with it by `rlplatform resume {run_dir.id}`."
+                f"Go on with it by `rlplatform resume {run_dir.id}{more}`."
             )
     past = {"pause": "pauses", "stop": "stops"}[action]
     for run_dir in found:

@@ -57,7 +57,13 @@ def find_target(text: str, which: str) -> Target:
     bundle = find_bundle(text)
     if bundle is not None:
         return _bundle_target(bundle)
-    return source_target(find_source(text, which))
+    try:
+        source = find_source(text, which)
+    except RunNotFound as error:
+        raise RunNotFound(
+            f"{error} Nor is it the folder of a checkpoint or bundle, or a model: see `rlplatform models list`."
+        ) from None
+    return source_target(source)
 
 
 def source_target(source: PolicySource) -> Target:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.", show_default=False)],
     overrides: Overrides = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the run.")] = None,
     seeds: Annotated[

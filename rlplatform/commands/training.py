@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -136,7 +137,8 @@ def _suggest(rows: Sequence[RunRow], runs: Sequence[RunDir]) -> None:
             (f"rlplatform models publish {best}", "make it a model that can be served"),
         ]
     tb = runs[0].tb_path if len(runs) == 1 else runs[0].path.parent
-    commands.append((f"tensorboard --logdir {tb}", "look at its curves" if len(runs) == 1 else "compare curves"))
+    look = "look at its curves" if len(runs) == 1 else "compare curves"
+    commands.append((f"tensorboard --logdir {shlex.quote(str(tb))}", look))
     next_commands(*commands)
 
 

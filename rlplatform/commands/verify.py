@@ -14,7 +14,7 @@ from rlplatform.commands.output import print_json, print_table, say
 
 
 def verify(
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.", show_default=False)],
     overrides: Overrides = None,
     kills: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="How often the third run is killed.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the three runs.")] = False,

@@ -87,13 +87,14 @@ def test_an_unknown_run_is_refused(command: tuple[str, ...], capsys: pytest.Capt
     ("arguments", "expected"),
     [
         (("trian",), "Did you mean 'train'"),
-        (("train",), "config"),
+        (("train",), "CONFIG"),
         (("train", "x.yaml", "--no-such-option"), "--no-such-option"),
         (("train", "x.yaml", "--seed", "1", "--seeds", "1,2"), "exclude each other"),
         (("train", "x.yaml", "--seeds", "a"), "Write `1,2,3` or `1-4`"),
         (("evaluate", "x", "--which", "newest"), "best or last"),
         (("runs", "list", "--state", "runing"), "Did you mean 'running'"),
         (("config", "init", "--algorithm", "pppo"), "Did you mean 'ppo'"),
+        (("config", "init", "no_folder/run.yaml"), "there is no folder no_folder"),
     ],
 )
 def test_bad_arguments_are_refused(

@@ -14,7 +14,9 @@ import pytest
 
 from rlplatform import names
 from rlplatform.artifacts.run_dir import RunDir, list_runs
+from rlplatform.cli import main
 from rlplatform.report.tables import run_row
+from rlplatform.specs.load import load_run_spec
 from tests.e2e.cli import CONFIG, write_config
 from tests.e2e.conftest import CommandLine
 
@@ -153,6 +155,13 @@ def test_init_writes_a_config_that_validates(algorithm: str, cli: CommandLine, t
     assert specs["new.yaml"]["algorithm"]["name"] == algorithm
     assert specs["new.yaml"]["env"]["backend"] != "auto"
     cli("config", "init", "new.yaml", code=2)
+
+
+def test_what_to_type_next_is_quoted_for_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "my runs.yaml"
+    assert main(["config", "init", str(path), "--env", "my: env"]) == 0
+    assert f"rlplatform train '{path}' " in capsys.readouterr().err
+    assert load_run_spec(path).spec.env.id == "my: env"
 
 
 def test_the_schema_is_one_of_every_algorithm(cli: CommandLine, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,10 @@ def test_fields_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_goes_to_stdout_and_talk_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    output.print_json({"points": [Point(1.5)]})
+    output.print_json({"points": [Point(1.5)], "at": datetime(2026, 1, 2, tzinfo=UTC)})
     output.say("for people")
     captured = capsys.readouterr()
-    assert json.loads(captured.out) == {"points": [{"x": 1.5}]}
+    assert json.loads(captured.out) == {"points": [{"x": 1.5}], "at": "2026-01-02T00:00:00+00:00"}
     assert captured.err == "for people\n"
 
 
