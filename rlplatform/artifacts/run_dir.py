@@ -287,7 +287,6 @@ class RunDir:
             changes: Old and new value by field path.
             note: Anything a reader should know, such as the new horizon of schedules.
         """
-        write_text(self.spec_path, dump_spec(spec))
 
         def amended(old: RunRecord) -> dict[str, Any]:
             amendment = Amendment(
@@ -299,7 +298,10 @@ class RunDir:
                 "progress": old.progress.model_copy(update={"total": spec.budget.total_timesteps}),
             }
 
-        return self.edit(amended)
+        # First the record: killed between the two, the old spec is still that of the checkpoints.
+        record = self.edit(amended)
+        write_text(self.spec_path, dump_spec(spec))
+        return record
 
     @contextmanager
     def lock(self) -> Iterator[None]:

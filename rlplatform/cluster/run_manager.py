@@ -145,7 +145,9 @@ class RunManager:
         """End runs at once; what they did since their last checkpoint is lost."""
         with self._lock:
             for path in run_paths:
-                if entry := self._entries.get(path):
+                if (entry := self._entries.get(path)) and entry.elsewhere:
+                    self._forget(entry)
+                elif entry:
                     self._settle(entry, "stopped", reason)
 
     def pid(self) -> int:
@@ -193,7 +195,7 @@ class RunManager:
 
     def _start_next(self) -> None:
         entries = self._entries.values()
-        queue = [entry for entry in entries if entry.phase == "queued" and entry.wanted is None]
+        queue = [e for e in entries if e.phase == "queued" and e.wanted is None and not e.elsewhere]
         active = [Active(e.run_dir.id, e.submission.owner, e.phase == "training") for e in entries if e.active]
         waiting = [Waiting(e.run_dir.id, e.submission.owner, e.submission.limit) for e in queue]
         for entry, decision in zip(queue, plan_starts(waiting, active, self._limit), strict=True):
@@ -204,6 +206,9 @@ class RunManager:
 
     def _advance(self, entry: Entry) -> None:
         """Take one run one step further."""
+        if entry.elsewhere:
+            self._stand_back(entry)
+            return
         if entry.wanted is None and (asked := entry.run_dir.pending_request()) is not None:
             entry.want(asked, f"asked to {asked}")
         if entry.wanted is not None:
@@ -261,10 +266,21 @@ class RunManager:
         elif status is not None:
             entry.progress = status["progress"]
             outcome = status["outcome"]
-            if outcome is not None and outcome["state"] == "lost":
+            if outcome is not None and outcome["state"] == "lost" and entry.run_dir.is_alive():
+                _log.warning("run %s waits: %s", entry.run_dir.id, outcome["reason"])
+                release(entry)
+                entry.phase, entry.reason, entry.elsewhere = "queued", outcome["reason"], True
+                self._remember()
+            elif outcome is not None and outcome["state"] == "lost":
                 self._died(entry, Death("died", outcome["reason"]))
             elif outcome is not None:
                 self._settle(entry, outcome["state"], outcome["reason"], recorded=outcome["recorded"])
+
+    def _stand_back(self, entry: Entry) -> None:
+        """Leave a run to the process that trains it, and go on with it only if that process dies."""
+        entry.elsewhere = entry.run_dir.is_alive()
+        if entry.wanted is not None or (not entry.elsewhere and entry.run_dir.read().state in AT_REST):
+            self._forget(entry)
 
     def _died(self, entry: Entry, death: Death) -> None:
         """Queue a run again whose actor is gone, or give it up."""

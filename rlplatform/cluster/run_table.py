@@ -65,6 +65,8 @@ class Entry:
     wanted_since: float = 0.0
     told: bool = False
     """Whether the actor has been asked for what is wanted."""
+    elsewhere: bool = False
+    """Whether a process that is not of this manager trains the run, and so writes its run.json."""
 
     @property
     def run_dir(self) -> RunDir:

@@ -158,6 +158,7 @@ def _follow(manager: Any, paths: list[str], interrupts: _Interrupts, on_progress
                 _ask(manager.request.remote(paths, "stop", f"its submitter got {interrupts.name}"))
             else:
                 _ask(manager.kill.remote(paths, f"ended at once by a second {interrupts.name}"))
+                return  # a run that another process trains goes on, and is no longer ours to wait for
 
 
 @dataclass

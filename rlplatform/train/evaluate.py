@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 from rlplatform import names
 from rlplatform.envs.make import make_env
 from rlplatform.specs.run import EnvSpec
+from rlplatform.train.policy_folder import Policy
 from rlplatform.train.seeding import derive_seed, preserved_rng, seed_everything
 
 MAX_LANES = 20
@@ -110,15 +112,16 @@ def evaluate(
         success_threshold: Return from which an episode counts as a success.
     """
     n_lanes = min(n_episodes, MAX_LANES)
-    lanes = [_Lane(make_env(env, training=False), iter(range(i, n_episodes, n_lanes))) for i in range(n_lanes)]
     returns, lengths = np.zeros(n_episodes), np.zeros(n_episodes, dtype=int)
-    try:
-        with preserved_rng():
-            seed_everything(derive_seed(seed, "sampling"))
-            _play(policy, lanes, seed, deterministic, returns, lengths)
-    finally:
-        for lane in lanes:
-            lane.env.close()
+    with preserved_rng(), ExitStack() as stack:
+        seed_everything(derive_seed(seed, "sampling"))
+        lanes = []
+        for i in range(n_lanes):
+            made = stack.enter_context(closing(make_env(env, training=False)))
+            lanes.append(_Lane(made, iter(range(i, n_episodes, n_lanes))))
+        if isinstance(policy, Policy):
+            policy.renew_noise(n_lanes)
+        _play(policy, lanes, seed, deterministic, returns, lengths)
     return summarize(returns, lengths, success_threshold)
 
 

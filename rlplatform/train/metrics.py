@@ -48,7 +48,7 @@ class JsonlSink:
 class TensorBoardSink:
     """TensorBoard event files; what an interrupted attempt wrote after the resumed step is purged from the plots."""
 
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
+    def __init__(self, folder: Path, purge_step: int) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

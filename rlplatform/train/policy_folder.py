@@ -6,6 +6,7 @@ trust. What is published for serving is a PolicyBundle, which holds none.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +44,23 @@ class Policy:
             state: The state returned by the last call; None starts afresh.
             episode_start: bool ``[n]``, which of them begin an episode.
             deterministic: Act greedily.
-            action_masks: bool ``[n, n_actions]``, which actions are allowed.
+            action_masks: bool ``[n, n_actions]``, which actions are allowed; passed over by algorithms without masks.
         """
         seen = self.normalizer.normalize_obs(obs) if self.normalizer else obs
         predict: Callable[..., tuple[np.ndarray, Any]] = self.model.predict
-        masks = {} if action_masks is None else {"action_masks": action_masks}
+        takes_masks = action_masks is not None and "action_masks" in inspect.signature(predict).parameters
+        masks = {"action_masks": action_masks} if takes_masks else {}
         return predict(seen, state=state, episode_start=episode_start, deterministic=deterministic, **masks)
+
+    def renew_noise(self, n: int) -> None:
+        """Draw new exploration matrices for gSDE from torch's generator; they are in no file and outlive a rollout.
+
+        Args:
+            n: Observations in a batch.
+        """
+        if getattr(self.model, "use_sde", False):
+            owner: Any = getattr(self.model.policy, "actor", None) or self.model.policy
+            owner.reset_noise(n)
 
 
 def save_policy(model: BaseAlgorithm, folder: Path) -> None:

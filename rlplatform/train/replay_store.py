@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +154,7 @@ def _arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, NDArray[Any]]]:
                         f"`{name}` of {type(buffer).__name__} holds Python objects, which are not saved. "
                         "Use a replay buffer of plain arrays."
                     )
-                yield name if key is None else f"{name}.{key}", array
+                yield name if key is None else f"{name}.{quote(key, safe='')}", array
 
 
 def _describe(name: str, array: NDArray[Any]) -> _Array:

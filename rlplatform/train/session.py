@@ -140,6 +140,7 @@ class TrainingSession:
         model, old = self.model, self.model.get_vec_normalize_env()
         assert model.env is not None
         statistics = Normalizer.of(old) if old is not None else None
+        self._cut_episodes()
         model.env.close()
         model.set_env(self._make_envs(derive_seed(self.spec.seed, "rebuild", self.step)), force_reset=True)
         new = model.get_vec_normalize_env()
@@ -149,6 +150,17 @@ class TrainingSession:
         model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
         if new is not None:
             model._last_original_obs = self._raw_obs()
+
+    def _cut_episodes(self) -> None:
+        """Mark that the replay buffer's episodes break off here: its next row does not follow from its last."""
+        buffer = getattr(self.model, "replay_buffer", None)
+        if buffer is None or buffer.size() == 0:
+            return
+        if buffer.optimize_memory_usage:  # It has no truncations, and its next observation is that of the next row.
+            buffer.dones[buffer.pos - 1] = 1
+        else:
+            last = buffer.pos - 1
+            buffer.timeouts[last] = np.maximum(buffer.timeouts[last], 1 - buffer.dones[last])
 
     def _raw_obs(self) -> Any:
         """Return the current observations before normalisation."""

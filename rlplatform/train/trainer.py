@@ -35,7 +35,7 @@ from rlplatform.train.normalizer import Normalizer
 from rlplatform.train.policy_folder import Policy, save_policy
 from rlplatform.train.progress import Listener, Progress, SilentListener
 from rlplatform.train.resolve import resolve
-from rlplatform.train.seeding import derive_seed
+from rlplatform.train.seeding import derive_seed, preserved_rng
 from rlplatform.train.session import TrainingSession
 
 Request = Literal["pause", "stop"]
@@ -112,6 +112,8 @@ class Trainer:
             TrainingFailed: The run failed; the error log holds the traceback.
         """
         with self.run_dir.lock():
+            if self.run_dir.read().state not in ("created", "queued"):
+                self.run_dir.clear_request()  # It was to an attempt that died before it could answer.
             try:
                 with self._started():
                     result = self._train()
@@ -214,8 +216,9 @@ class Trainer:
             self._step = self._began_step = self.session.step
             self._records.truncate(self._offsets[0])
             self._evaluations.truncate(self._offsets[1])
-            for sink in self._sinks():
-                self._metrics.add(sink)
+            with preserved_rng():  # whatever a sink draws when it begins
+                for sink in self._sinks():
+                    self._metrics.add(sink)
             self.run_dir.begin_attempt(self._step)
             self._began_at = time.monotonic()
             yield
@@ -259,7 +262,7 @@ class Trainer:
         tracking = self.spec.tracking
         yield JsonlSink(self._records)
         if tracking.tensorboard:
-            yield TensorBoardSink(self.run_dir.tb_path, purge_step=self._step + 1 if self._step else None)
+            yield TensorBoardSink(self.run_dir.tb_path, purge_step=self._step + 1)
         if tracking.wandb is not None:
             config = self.spec.model_dump(mode="json")
             yield WandbSink(tracking.wandb, self.run_dir.path, self.run_dir.id, config)
@@ -301,6 +304,9 @@ class Trainer:
     def _measure(self, purpose: str, n_episodes: int) -> EvalResult:
         spec, model = self.spec, self.session.model
         threshold = spec.evaluation.success_threshold
+        if threshold is None:
+            with preserved_rng():  # for an environment that draws when it is made
+                threshold = reward_threshold(spec.env)
         vec_normalize = model.get_vec_normalize_env()
         self._last_evaluation = evaluate(
             Policy(model, Normalizer.of(vec_normalize) if vec_normalize is not None else None),
@@ -308,7 +314,7 @@ class Trainer:
             n_episodes=n_episodes,
             seed=derive_seed(spec.seed, purpose),
             deterministic=spec.evaluation.deterministic,
-            success_threshold=reward_threshold(spec.env) if threshold is None else threshold,
+            success_threshold=threshold,
         )
         self._evaluations.append({names.STEP: self.session.step, "purpose": purpose, **asdict(self._last_evaluation)})
         return self._last_evaluation

@@ -117,7 +117,7 @@ def run_actors(run: RunDir) -> list[str]:
     return [actor["name"] for actor in actors if actor["name"].startswith(f"{names.RUN_ACTOR_PREFIX}{run.id}:")]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Start Ray once, as `rlplatform train` does, with more CPUs than there are and one GPU that is not there."""
     os.environ.pop("RAY_ADDRESS", None)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rlplatform.artifacts.provenance import package_versions
+from rlplatform.artifacts.atomic import write_text
 from rlplatform.artifacts.run_dir import RunDir, home, list_runs
 from rlplatform.artifacts.run_record import RunProgress
 from rlplatform.errors import RunNotFound, RunStateError, StorageError
@@ -169,6 +170,27 @@ def test_an_amendment_is_recorded_and_becomes_the_spec(run: RunDir) -> None:
     assert (record.spec_digest, record.progress.total) == (longer.training_digest(), 8192)
     assert run.spec() == longer
     assert run.read() == record
+
+
+def test_an_amendment_killed_in_the_middle_leaves_a_run_that_can_go_on_and_be_amended(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def killed_in_the_second(path: Path, text: str) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise KeyboardInterrupt("killed")
+        write_text(path, text)
+
+    longer = spec(budget={"total_timesteps": 8192})
+    monkeypatch.setattr("rlplatform.artifacts.run_dir.write_text", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt, match="killed"):
+        run.amend(longer, step=0, changes={})
+    checkpoints_of = spec().training_digest()
+    assert checkpoints_of in {run.spec().training_digest(), *(one.old_digest for one in run.read().amendments)}
+    run.amend(longer, step=0, changes={})
+    assert checkpoints_of in {amendment.old_digest for amendment in run.read().amendments}
 
 
 def test_updates_of_several_processes_are_all_kept(run: RunDir) -> None:

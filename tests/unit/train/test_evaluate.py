@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,11 @@ import pytest
 import torch
 
 from rlplatform.specs.run import EnvSpec
+from rlplatform.train.compare import compare_runs
 from rlplatform.train.evaluate import MAX_LANES, evaluate, student_t_975, summarize
+from rlplatform.train.trainer import Trainer
+from tests.envs_for_tests import TinyEnv
+from tests.unit.train.small_specs import small_spec
 
 
 class AlwaysLeft:
@@ -31,6 +36,17 @@ class CountsSteps:
         count = np.where(episode_start[None, :, None], 0, count) + 1
         self.seen.append((len(obs), int(count.max())))
         return np.zeros(len(obs), dtype=np.int64), (count,)
+
+
+class DrawsWhenMade(TinyEnv):
+    """An environment that draws from a global generator in its constructor, and whose actions could be masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        np.random.random()
+
+    def action_masks(self) -> np.ndarray:
+        return np.array([True, False, True])
 
 
 CARTPOLE = EnvSpec(id="CartPole-v1")
@@ -94,3 +110,30 @@ def test_one_episode_has_no_spread_and_no_threshold_gives_no_success_rate() -> N
 )
 def test_student_t_quantile_agrees_with_tables(degrees: int, expected: float) -> None:
     assert student_t_975(degrees) == pytest.approx(expected, rel=5e-3)
+
+
+def test_evaluation_and_sinks_do_not_change_training(tmp_path: Path) -> None:
+    often, never = (
+        Trainer.create(
+            small_spec(
+                "ppo",
+                env={"id": "tests.unit.train.test_evaluate:DrawsWhenMade"},
+                evaluation={"every_steps": every, "final_episodes": 0, "deterministic": False},
+                tracking={"tensorboard": every is not None},
+            ),
+            tmp_path,
+        )
+        for every in (64, None)
+    )
+    for trainer in (often, never):
+        trainer.fit()
+    assert compare_runs(often.run_dir, never.run_dir).weights_equal
+
+
+def test_a_stochastic_evaluation_with_gsde_is_the_same_after_a_resume(tmp_path: Path) -> None:
+    spec = small_spec("sac", algorithm={"use_sde": True}, evaluation={"every_steps": None, "deterministic": False})
+    run = Trainer.create(spec, tmp_path).run_dir
+    Trainer.open(run).fit()
+    first = run.evaluations_path.read_bytes()
+    Trainer.open(run).fit()
+    assert run.evaluations_path.read_bytes() == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from rlplatform import names
 from rlplatform.artifacts.checkpoint import CheckpointStore
 from rlplatform.specs.run import RunSpec
 from rlplatform.train.compare import Comparison, compare_runs
+from rlplatform.train.metrics import Metrics
 from rlplatform.train.progress import Progress
+from rlplatform.train.session import TrainingSession
 from rlplatform.train.trainer import Trainer
 from tests.unit.train.small_specs import ALGORITHMS, small_spec
 
@@ -68,6 +71,7 @@ VARIANTS: dict[str, RunSpec] = {
     "gSDE on policy": small_spec("ppo", algorithm={"use_sde": True, "sde_sample_freq": 4}, env={"id": "Pendulum-v1"}),
     "gSDE off policy": small_spec("sac", algorithm={"use_sde": True}),
     "n-step returns": small_spec("dqn", algorithm={"n_steps": 3}),
+    "n-step returns on rebuilt environments": small_spec("dqn", algorithm={"n_steps": 3}, env={"state": "rebuild"}),
     "one step a rollout": small_spec("sac", algorithm={"train_freq": 1}),
     "GRPO with a reference and same starts": small_spec(
         "grpo",
@@ -133,3 +137,14 @@ def test_a_damaged_checkpoint_is_written_anew_when_its_step_comes_again(
     store = CheckpointStore(parts.run_dir.checkpoints_path, 3)
     for checkpoint in store.all():
         store.verify(checkpoint)
+
+
+def test_rebuilding_environments_ends_the_replay_buffer_s_episodes() -> None:
+    session = TrainingSession(small_spec("dqn", env={"backend": "sync", "state": "rebuild"}), Metrics())
+    with closing(session):
+        session.advance()
+        buffer = session.model.replay_buffer  # type: ignore[attr-defined]
+        before = buffer.timeouts.sum()
+        session.rebuild_envs()
+        np.testing.assert_array_equal(np.maximum(buffer.dones, buffer.timeouts)[buffer.pos - 1], [1, 1])
+        assert buffer.timeouts.sum() <= before + 2

@@ -18,7 +18,7 @@ from rlplatform.train.replay_store import INDEX_FILE, load_buffer, save_buffer
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
 ACTION = spaces.Box(-1, 1, (2,), np.float32)
-DICT = spaces.Dict({"image": spaces.Box(0, 255, (1, 4, 4), np.uint8), "goal": spaces.Discrete(5), "x": BOX})
+DICT = spaces.Dict({"image": spaces.Box(0, 255, (1, 4, 4), np.uint8), "goal": spaces.Discrete(5), "arm/x": BOX})
 LEAN = {"optimize_memory_usage": True, "handle_timeout_termination": False}
 
 KINDS: dict[str, tuple[type[ReplayBuffer], spaces.Space[Any], spaces.Space[Any], dict[str, Any]]] = {

@@ -19,6 +19,7 @@ from rlplatform.specs.load import dump_spec, load_run_spec
 from rlplatform.train.amend import amend_run
 from rlplatform.train.compare import newest_policy, weights_sha256
 from rlplatform.train.policy_folder import load_policy
+from rlplatform.train.progress import Progress
 from rlplatform.train.trainer import RunResult, Trainer
 from tests.unit.train.small_specs import small_spec
 
@@ -103,6 +104,26 @@ def test_a_request_from_another_process_pauses_the_run_and_it_goes_on(tmp_path: 
     again = Trainer.open(trainer.run_dir)
     assert again.fit().state == "completed"
     assert len(trainer.run_dir.read().attempts) == 2
+
+
+class _Dies:
+    """Listens until a step, then ends the process's work as SystemExit does: nothing is recorded."""
+
+    def on_progress(self, progress: Progress) -> None:
+        if progress.step >= 64:
+            raise SystemExit("killed")
+
+
+def test_a_request_that_a_killed_attempt_never_answered_does_not_stop_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlplatform.train.trainer.PULSE_S", 0.0)
+    run_dir = Trainer.create(small_spec("ppo"), tmp_path).run_dir
+    with pytest.raises(SystemExit, match="killed"):
+        Trainer.open(run_dir, _Dies()).fit()
+    run_dir.request("stop")
+    assert run_dir.read().state == "running"
+    assert Trainer.open(run_dir).fit().state == "completed"
 
 
 def test_a_larger_budget_is_recorded_and_trains_on(tmp_path: Path) -> None:
