@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rlplatform.artifacts.provenance import package_versions
 from rlplatform.artifacts.atomic import write_text
+from rlplatform.artifacts.provenance import package_versions
 from rlplatform.artifacts.run_dir import RunDir, home, list_runs
 from rlplatform.artifacts.run_record import RunProgress
 from rlplatform.errors import RunNotFound, RunStateError, StorageError
