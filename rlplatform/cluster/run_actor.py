@@ -95,7 +95,7 @@ class RunActor:
                     trainer.request_stop(self._request)
             result = trainer.fit()
         except (EnvWorkerDied, RunStateError) as error:
-            # A lock that is held belongs to a process that Ray has given up, or to a person: the RunManager waits for it.
+            # A lock that is held belongs to a process that Ray has given up, or to a person: the manager waits.
             return _outcome("lost", str(error), recorded=False)
         except TrainingFailed as error:
             return _outcome("failed", str(error))
