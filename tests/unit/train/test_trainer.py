@@ -193,6 +193,16 @@ def test_nothing_is_written_when_the_algorithm_does_not_fit_the_environment(tmp_
     assert not (tmp_path / names.RUNS_DIR).exists()
 
 
+@pytest.mark.parametrize("observations", ["discrete", "dict"])
+def test_normalising_observations_that_have_no_mean_is_refused_before_anything_is_written(
+    tmp_path: Path, observations: str
+) -> None:
+    env = {"id": "tests.envs_for_tests:TinyEnv", "kwargs": {"observations": observations}, "normalize": {"obs": True}}
+    with pytest.raises(SpecError, match=r"`env.normalize.obs` needs observations that are Box arrays, .* has "):
+        Trainer.create(small_spec("ppo", env=env), tmp_path)
+    assert not (tmp_path / names.RUNS_DIR).exists()
+
+
 def test_fine_tuning_starts_from_the_other_run_s_networks(tmp_path: Path) -> None:
     first, _ = _fit(tmp_path, env={"normalize": {"obs": True}})
     tuned = small_spec(
