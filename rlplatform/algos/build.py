@@ -79,7 +79,7 @@ def check_spaces(
         # SB3 2.9.2 counts their features with a NumPy integer, which torch's LSTM refuses.
         raise AlgorithmError(
             f"`{spec.name}` cannot read MultiDiscrete observations such as those of `{env_id}`. "
-            "Use the wrapper FlattenObservation."
+            "Use the wrapper flatten_observation."
         )
     choose_policy(spec, observation_space)
 
@@ -108,7 +108,7 @@ def choose_policy(spec: AlgoSpec, observation_space: spaces.Space[Any]) -> str:
             return f"{kind}{suffix}"
     raise AlgorithmError(
         f"`{spec.name}` cannot read {observation_space}: it has only {', '.join(known) or 'policies without a name'}. "
-        "Use the wrapper FlattenObservation, or another algorithm."
+        "Use the wrapper flatten_observation, or another algorithm."
     )
 
 
