@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 MISSING = "—"
+_GAP = 3
+"""Blanks between two columns of a table on a terminal."""
 
 
 def print_json(value: Any) -> None:
@@ -36,13 +39,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    screen = shutil.get_terminal_size()
+    heads = [column.removeprefix(">") for column in columns]
+    widths = _widths([heads, *cells], screen.columns - _GAP * len(heads))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
+    for head, column, width in zip(heads, columns, widths, strict=True):
         side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        table.add_column(column.removeprefix(">"), justify=side, overflow="fold", no_wrap=index == 0)
+        table.add_column(head, justify=side, width=width)
     for row in cells:
         table.add_row(*row)
-    Console(markup=False, highlight=False).print(table)
+    wide = max(screen.columns, sum(widths) + _GAP * len(heads))
+    # Both sides are given: with one alone, rich takes a dumb terminal for 80 columns.
+    Console(markup=False, highlight=False, width=wide, height=screen.lines).print(table)
 
 
 def print_fields(fields: Mapping[str, str]) -> None:
@@ -99,6 +107,16 @@ def _typed(command: str) -> str:
     if shutil.which(name) is not None or not beside.is_file():
         return command
     return f"{shlex.quote(os.path.relpath(beside))} {arguments}"
+
+
+def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return widths of columns that share `room`, but break no word: half an id cannot be read, nor copied."""
+    columns = list(zip(*rows, strict=True))
+    natural = [max(map(len, column)) for column in columns]
+    least = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
+    slack = [wide - narrow for wide, narrow in zip(natural, least, strict=True)]
+    share = min(1.0, max(0, sum(natural) - room) / max(1, sum(slack)))
+    return [wide - math.ceil(share * loose) for wide, loose in zip(natural, slack, strict=True)]
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,18 @@ def test_a_piped_table_has_one_line_for_each_row(capsys: pytest.CaptureFixture[s
     assert lines == ["name" + " " * 198 + " n", "a" * 200 + "   1", "b" + " " * 201 + "22"]
 
 
+@pytest.mark.parametrize("columns", [20, 60, 200])
+def test_a_table_on_a_narrow_terminal_breaks_no_word(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    run = "cartpole-v1-ppo-s0-20261121-060449-4060"
+    output.print_table(("run", "state", ">wall time"), [(run, "running, but its process is gone", "0:02:11")])
+    words = capsys.readouterr().out.split()
+    assert {run, "running,", "process", "0:02:11"} <= set(words)
+
+
 def test_fields_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_fields({"a": "1", "long": "2"})
     assert capsys.readouterr().out == "a     1\nlong  2\n"
