@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stable_baselines3.common.save_util import load_from_zip_file
+
 from rlplatform import names
 from rlplatform.artifacts.checkpoint import CheckpointStore
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.errors import CheckpointError
 from rlplatform.specs.run import InitSpec
-from rlplatform.train.policy_folder import load_policy
+from rlplatform.train.normalizer import Normalizer
 from rlplatform.train.session import TrainingSession
 
 
@@ -21,8 +23,9 @@ def start_from_policy(session: TrainingSession, init: InitSpec, home: Path) -> N
         CheckpointError: The run has no such policy, or its network does not fit.
     """
     folder = find_policy(init.run, init.which, home)
-    policy = load_policy(folder, session.spec.algorithm.name, device=str(session.model.device))
-    session.start_from(policy.model.get_parameters(), policy.normalizer)
+    # Only the tensors: whether they fit is for the session to tell, whatever algorithm they are of.
+    _, parameters, _ = load_from_zip_file(folder / names.MODEL_FILE, load_data=False, device=session.model.device)
+    session.start_from(parameters, Normalizer.load(folder))
 
 
 def find_policy(run: str, which: str, home: Path) -> Path:

@@ -114,17 +114,26 @@ class TrainingSession:
             normalizer: Its statistics of observations and returns.
 
         Raises:
-            CheckpointError: The networks do not fit.
+            CheckpointError: The networks do not fit, or only one of the two policies sees normalised observations.
         """
+        vec_normalize = self.model.get_vec_normalize_env()
+        saw = normalizer is not None and bool(normalizer.observations)
+        sees = vec_normalize is not None and vec_normalize.norm_obs
+        if saw != sees:
+            raise CheckpointError(
+                f"`init_from` names a policy trained with `env.normalize.obs: {str(saw).lower()}`, this spec has "
+                f"{str(sees).lower()}: its networks would see other numbers. Use the same."
+            )
         networks = {key: value for key, value in parameters.items() if "optimizer" not in key}
         try:
+            if other := _tensor_names(parameters) ^ _tensor_names(self.model.get_parameters()):
+                raise ValueError(f"only one of them has {min(other)}")
             self.model.set_parameters(networks, exact_match=False, device=self.model.device)
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"`init_from` names a policy whose network differs from this spec's: {error}. "
                 "Use the same algorithm, `policy_kwargs` and environment spaces."
             ) from error
-        vec_normalize = self.model.get_vec_normalize_env()
         if normalizer is not None and vec_normalize is not None:
             normalizer.write_to(vec_normalize)
 
@@ -254,6 +263,10 @@ class TrainingSession:
         """Close the environments."""
         if self.model.env is not None:
             self.model.env.close()
+
+
+def _tensor_names(parameters: Mapping[str, Any]) -> set[str]:
+    return {f"{part}.{name}" for part, state in parameters.items() if "optimizer" not in part for name in state}
 
 
 def resolve_device(spec: RunSpec) -> str:

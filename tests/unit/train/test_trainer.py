@@ -229,6 +229,24 @@ def test_fine_tuning_refuses_another_network(tmp_path: Path) -> None:
         Trainer.create(tuned, tmp_path).fit()
 
 
+@pytest.mark.parametrize("algorithm", ["dqn", "recurrent_ppo"])
+def test_fine_tuning_refuses_another_algorithm_s_network(tmp_path: Path, algorithm: str) -> None:
+    first, _ = _fit(tmp_path, budget={"total_timesteps": 64})
+    tuned = small_spec(algorithm, init_from={"run": first.run_dir.id})
+    with pytest.raises(CheckpointError, match=r"network differs from this spec's: only one of them has policy\."):
+        Trainer.create(tuned, tmp_path).fit()
+
+
+@pytest.mark.parametrize(("before", "after"), [({"obs": True}, {"reward": True}), ({}, {"obs": True})])
+def test_fine_tuning_refuses_a_policy_that_saw_other_numbers(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    first, _ = _fit(tmp_path, budget={"total_timesteps": 64}, env={"normalize": before})
+    tuned = small_spec("ppo", init_from={"run": first.run_dir.id}, env={"normalize": after})
+    with pytest.raises(CheckpointError, match=r"trained with `env.normalize.obs: (true|false)`, this spec has"):
+        Trainer.create(tuned, tmp_path).fit()
+
+
 def test_what_is_fixed_cannot_be_amended(tmp_path: Path) -> None:
     trainer, _ = _fit(tmp_path)
     with pytest.raises(SpecError, match=r"`env.n_envs` is fixed once a run has begun"):
