@@ -179,6 +179,10 @@ def _start(num_cpus: int | None, num_gpus: int | None) -> Path:
             f"A local Ray could not be started: {str(error).strip().splitlines()[0]} "
             "Try `rlplatform doctor`, or train in this process with `--local`."
         ) from error
+    except KeyboardInterrupt:
+        ray.shutdown()
+        shutil.rmtree(temp_dir, ignore_errors=True)
+        raise
     _silence_raylets()
     _log.debug("started a local Ray in %s", temp_dir)
     return temp_dir

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 import ray
@@ -34,3 +35,20 @@ def test_the_variable_names_a_cluster_too(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_private_switch_of_rays_messages_is_still_there() -> None:
     assert isinstance(ray._private.worker._worker_logs_enabled, bool)
+
+
+def test_ctrl_c_while_a_local_ray_starts_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+
+    def interrupted(**options: object) -> None:
+        folders.append(Path(str(options["_temp_dir"])))
+        assert folders[0].is_dir()
+        raise KeyboardInterrupt
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for variable in ("RAY_AUTH_TOKEN", "RAY_JOB_STOP_WAIT_TIME_S"):
+        monkeypatch.setenv(variable, "1")  # set here, so that what the start sets is taken back
+    monkeypatch.setattr(ray, "init", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="^$"), ray_session():
+        pass
+    assert not folders[0].exists()
