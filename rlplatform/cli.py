@@ -6,6 +6,7 @@ they need when they run, so that `rlplatform --help` needs neither torch nor Ray
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -74,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RlPlatformError as error:
         return _report(error, str(error), error.exit_code, debug)
     except Exception as error:  # the border: whatever it is, no traceback reaches a user who did not ask for one
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # where stdout goes: the home is StorageError's
+            return _report(
+                error, f"Output cannot be written: {error.strerror}. Free some, or write elsewhere.", 2, debug
+            )
         return _report(error, _log_unexpected(error), 1, debug)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,15 @@ def test_an_unforeseen_error_is_one_line_and_its_traceback_is_in_the_error_log(
     assert "ZeroDivisionError: an accident" in err
     assert str(log) in err
     assert "Traceback" in log.read_text()
+
+
+def test_output_to_a_full_disk_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "app", _raising(OSError(errno.ENOSPC, "No space left on device")))
+    code, err = run(capsys, "algorithms")
+    assert code == 2
+    assert err == "Error: Output cannot be written: No space left on device. Free some, or write elsewhere.\n"
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(

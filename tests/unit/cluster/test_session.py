@@ -49,6 +49,6 @@ def test_ctrl_c_while_a_local_ray_starts_leaves_no_folder(monkeypatch: pytest.Mo
     for variable in ("RAY_AUTH_TOKEN", "RAY_JOB_STOP_WAIT_TIME_S"):
         monkeypatch.setenv(variable, "1")  # set here, so that what the start sets is taken back
     monkeypatch.setattr(ray, "init", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="^$"), ray_session():
+    with pytest.raises(KeyboardInterrupt, match=r"^$"), ray_session():
         pass
     assert not folders[0].exists()
