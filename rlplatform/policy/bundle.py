@@ -34,6 +34,18 @@ DistributionType = Literal[
     "categorical", "multi_categorical", "bernoulli", "diag_gaussian", "squashed_gaussian", "greedy", "deterministic"
 ]
 
+_LOGITS, _GAUSSIAN = (("logits",),), (("mean", "log_std"),)
+_FITTING: dict[DistributionType, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
+    "categorical": (("discrete",), _LOGITS),
+    "multi_categorical": (("multi_discrete", "multi_binary"), _LOGITS),
+    "bernoulli": (("multi_binary",), _LOGITS),
+    "diag_gaussian": (("box",), _GAUSSIAN),
+    "squashed_gaussian": (("box",), _GAUSSIAN),
+    "greedy": (("discrete",), (("q_values",), ("scores",))),
+    "deterministic": (("box",), ((),)),
+}
+"""The action spaces that a distribution can act in, and what its parameters may be called."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -114,6 +126,12 @@ class BundleManifest(_Part):
             raise ValueError(f"outputs must contain {', '.join(sorted(missing))}")
         if missing := set(self.state) - {tensor.name for tensor in self.inputs}:
             raise ValueError(f"inputs must contain {', '.join(sorted(missing))}")
+        kinds, parameters = _FITTING[self.distribution.type]
+        if self.action_space.type not in kinds or self.distribution.parameters not in parameters:
+            raise ValueError(
+                f"a distribution {self.distribution.type} of {self.distribution.parameters} does not fit the action "
+                f"space {self.action_space.type}"
+            )
         if set(self.files) != {BUNDLE_ONNX_FILE}:
             raise ValueError(f"files must name {BUNDLE_ONNX_FILE} and nothing else")
         return self

@@ -147,6 +147,8 @@ def _set(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (_set("observation_space", "type", value="pickle"), "observation_space"),
         (_set("distribution", "type", value="oracle"), "distribution.type"),
         (_set("distribution", "parameters", value=["nothing"]), "outputs must contain nothing"),
+        (_set("distribution", "type", value="diag_gaussian"), "does not fit the action space discrete"),
+        (_set("distribution", "parameters", value=["action"]), r"of \(.action.,\) does not fit the action space"),
         (_set("state", value=["state/x"]), "outputs must contain next_state/x"),
         (_set("files", value={}), "files must name policy.onnx"),
         (_set("files", value={"../policy.onnx": {"sha256": "0" * 64, "bytes": 1}}), "files must name policy.onnx"),
