@@ -44,13 +44,16 @@ def amend_run(run: RunDir, new: RunSpec) -> tuple[Change, ...]:
     with run.lock():
         old = load_run_spec(run.spec_path, environ={}).spec
         found = check_amendment(old, new)
-        if found:
-            step = max(
-                (checkpoint.manifest.step for checkpoint in CheckpointStore(run.checkpoints_path, 1).all()), default=0
+        steps = [checkpoint.manifest.step for checkpoint in CheckpointStore(run.checkpoints_path, 1).all()]
+        done, budget = max(steps, default=0), new.budget.total_timesteps
+        if budget < done and budget != old.budget.total_timesteps:
+            raise SpecError(
+                f"`budget.total_timesteps` must be at least the {done} steps that run {run.id} has done, got {budget}."
             )
+        if found:
             run.amend(
                 new,
-                step=step,
+                step=done,
                 changes={change.field: (change.old, change.new) for change in found},
                 note=_horizon(old, new),
             )

@@ -120,6 +120,8 @@ class Trainer:
             except (Exception, KeyboardInterrupt) as error:
                 interrupted = isinstance(error, KeyboardInterrupt)
                 reason = str(error) if isinstance(error, RlPlatformError) else f"{type(error).__name__}: {error}"
+                if interrupted:
+                    reason = "interrupted at once, without a checkpoint"
                 self.run_dir.end_attempt("stopped" if interrupted else "failed", self._step, reason)
                 if interrupted or isinstance(error, RlPlatformError):
                     raise

@@ -148,6 +148,13 @@ def _resolved(trainer: Trainer) -> dict[str, Any]:
     return trainer.spec.env.model_dump()
 
 
+def test_a_budget_below_what_is_done_is_refused(tmp_path: Path) -> None:
+    trainer, _ = _fit(tmp_path)
+    with pytest.raises(SpecError, match=r"must be at least the 192 steps that run .* has done, got 100"):
+        amend_run(trainer.run_dir, small_spec("ppo", budget={"total_timesteps": 100}, env=_resolved(trainer)))
+    assert trainer.run_dir.read().amendments == ()
+
+
 def test_a_spec_edited_by_hand_is_refused(tmp_path: Path) -> None:
     trainer, _ = _fit(tmp_path)
     edited = trainer.spec.model_copy(update={"seed": 99})
