@@ -234,7 +234,11 @@ def write_report() -> None:
         by_case.setdefault((record.suite, record.case), []).append(record)
     rows = [_row(case, by_case[case.suite, case.name]) for case in CASES if (case.suite, case.name) in by_case]
     figures = "\n".join(f"![{suite}](grpo_{suite}.svg)" for suite in SUITES[:-1] if _draw(suite, by_case))
-    write_page(PAGE, "GRPO against PPO and REINFORCE", "python -m benchmarks.grpo", f"""
+    write_page(
+        PAGE,
+        "GRPO against PPO and REINFORCE",
+        "python -m benchmarks.grpo",
+        f"""
 Each row is a file of `configs/train`, with what `benchmarks/grpo.py` says differs, trained by the platform's `Trainer`,
 one run for each seed. Measured is the *last* policy, over {N_EPISODES} episodes on the true return, greedy and
 sampled. IQM is the interquartile mean over training seeds with a 95 % bootstrap interval (Agarwal et al., 2021, arXiv
@@ -248,7 +252,8 @@ return-to-go as its only baseline.
 {figures}
 
 {describe_machine()}
-""")
+""",
+    )
 
 
 def _row(case: Case, results: list[SeedResult]) -> str:
