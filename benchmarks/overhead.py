@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_page(
         PAGE,
         "Overhead: the platform against bare Stable-Baselines3",
-        "python -m benchmarks.overhead",
+        f"python -m benchmarks.overhead --rounds {arguments.rounds}",
         f"""
 The ratio of environment steps per second, platform over bare SB3: 1 is no overhead, the promise is at least 0.97.
 Same settings, same single process, one torch thread, environments stepped one by one in it (`sync` here,
