@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-DEV_EXTRAS := dev,envpool,wandb
+DEV_EXTRAS := dev,envpool,postgres,wandb
 SOURCES := $(wildcard rlplatform tests jobs benchmarks examples)
 
 .DEFAULT_GOAL := help
