@@ -21,13 +21,13 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"", "errors", "names", "logs"}),
     frozenset({"specs", "envs.catalog", "algos.catalog"}),
     frozenset({"artifacts", "envs", "algos"}),
-    frozenset({"policy", "train"}),
-    frozenset({"cluster", "report"}),
-    frozenset({"cli", "__main__", "commands"}),
+    frozenset({"policy", "train", "store"}),
+    frozenset({"cluster", "tune", "serve", "report"}),
+    frozenset({"cli", "__main__", "commands", "client"}),
 )
 """Parts of the package, lowest layer first; each may import its own layer and lower ones. "" is the root itself."""
 
-RAY_ROOMS = {"cluster"}
+RAY_ROOMS = {"cluster", "tune", "serve"}
 TORCH_ROOMS = {"algos", "train", "policy", "envs"}
 TORCH_MODULES = {
     "rlplatform.cluster.env_workers",  # Is a VecEnv of Stable-Baselines3.
