@@ -1,16 +1,22 @@
-"""EnvWorker: several environments inside one Ray actor. Without torch and SB3: it starts fast and stays small."""
+"""EnvWorker: several environments inside one Ray actor. Without torch and SB3: it starts fast and stays small.
+
+Its driver calls `listen` and `serve` through Ray, once; everything else comes over the line that they open.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Listener
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import ray
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rlplatform.cluster.env_line import Address, listen, serve
 from rlplatform.cluster.session import remote
 
 TRUNCATED_KEY = "TimeLimit.truncated"
@@ -57,6 +63,19 @@ class EnvWorker:
     def __init__(self, env_fns: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
         self._envs = [env_fn() for env_fn in env_fns]
         self._space = self._envs[0].observation_space
+        self._listener: Listener
+
+    def listen(self, key: bytes) -> Address:
+        """Open the port on which `serve` waits, and return its address."""
+        self._listener, address = listen(ray.util.get_node_ip_address(), key)
+        return address
+
+    def serve(self) -> None:
+        """Answer the driver's calls until it hangs up, then close the environments."""
+        try:
+            serve(self._listener, self)
+        finally:
+            self.close()
 
     def spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any], dict[str, Any]]:
         """Return the first environment's observation space, action space and metadata."""

@@ -1,13 +1,15 @@
 """The `ray` backend: an SB3 VecEnv whose environments live in Ray actors, several in each.
 
-One step is one call to each worker: the workers step at the same time, the environments of one worker one after the
-other. In a placement group of several bundles (a RunActor's) worker `i` sits in bundle `i + 1`, booked with its driver.
+One step is one call to each worker, over a line of its own: the workers step at the same time, the environments of one
+worker one after the other. In a placement group of several bundles (a RunActor's) worker `i` sits in bundle `i + 1`,
+booked with its driver.
 """
 
 from __future__ import annotations
 
+import secrets
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,12 +20,18 @@ from numpy.typing import NDArray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from rlplatform.cluster.env_line import Line
 from rlplatform.cluster.env_worker import TRUNCATED_KEY, RemoteEnvWorker, StepBatch, join
 from rlplatform.cluster.session import ensure_ray
 from rlplatform.errors import EnvError, EnvWorkerDied, ResourceError, RlPlatformError
+from rlplatform.logs import get_logger
 
 START_TIMEOUT_S = 120.0
 """How long workers may take to start before the cluster is called too small."""
+DEATH_NOTICE_S = 30.0
+"""How long Ray may take to say why a worker is gone."""
+
+_log = get_logger(__name__)
 
 
 def make_ray_vec_env(env_fns: Sequence[Callable[[], gym.Env[Any, Any]]], n_workers: int) -> VecEnv:
@@ -59,18 +67,12 @@ class RayVecEnv(VecEnv):
             RemoteEnvWorker.options(**_bundle(worker)).remote([env_fns[env] for env in share])
             for worker, share in enumerate(self._shares)
         ]
-        self._pending: list[ray.ObjectRef[Any]] = []
+        self._lines: list[Line] = []
+        self._serving: list[ray.ObjectRef[None]] = []
         self._closed = False
-        answers = [worker.spaces.remote() for worker in self._workers]
-        _, waiting = ray.wait(answers, num_returns=len(answers), timeout=START_TIMEOUT_S)
-        if waiting:
-            self.close()
-            raise ResourceError(
-                f"{len(waiting)} of {len(answers)} environment workers did not start within {START_TIMEOUT_S:g} s. "
-                "Each books 1 CPU: set `env.n_workers` lower, or add nodes."
-            )
         try:
-            observation_space, action_space, self.metadata = self._get(answers)[0]
+            self._connect()
+            observation_space, action_space, self.metadata = self._ask_all("spaces")[0]
         except RlPlatformError:
             self.close()
             raise
@@ -80,11 +82,11 @@ class RayVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Reset every environment and return the observations."""
-        answers = self._get(
-            [
-                worker.reset.remote([self._seeds[env] for env in share], [self._options[env] for env in share])
-                for worker, share in zip(self._workers, self._shares, strict=True)
-            ]
+        answers = self._ask(
+            {
+                worker: ("reset", [self._seeds[env] for env in share], [self._options[env] for env in share])
+                for worker, share in enumerate(self._shares)
+            }
         )
         self._reset_seeds()
         self._reset_options()
@@ -96,15 +98,12 @@ class RayVecEnv(VecEnv):
     def step_async(self, actions: NDArray[Any]) -> None:
         """Send each worker its actions; all of them step at the same time."""
         actions = np.asarray(actions)
-        self._pending = [
-            worker.step.remote(actions[share.start : share.stop])
-            for worker, share in zip(self._workers, self._shares, strict=True)
-        ]
+        for worker, share in enumerate(self._shares):
+            self._send(worker, "step", actions[share.start : share.stop])
 
     def step_wait(self) -> VecEnvStepReturn:
         """Return observations, rewards, dones and infos of the step that was sent."""
-        pending, self._pending = self._pending, []
-        batches: list[StepBatch] = self._get(pending)
+        batches: list[StepBatch] = self._receive(range(len(self._lines)))
         infos: list[dict[str, Any]] = []
         for share, batch in zip(self._shares, batches, strict=True):
             infos += ({TRUNCATED_KEY: False} | batch.infos.get(index, {}) for index in range(len(share)))
@@ -119,9 +118,11 @@ class RayVecEnv(VecEnv):
         if self._closed:
             return
         self._closed = True
+        for line in self._lines:
+            line.close()
         if ray.is_initialized():
-            closing = [worker.close.remote() for worker in self._workers]
-            ray.wait(closing, num_returns=len(closing), timeout=10)
+            if self._serving:
+                ray.wait(self._serving, num_returns=len(self._serving), timeout=10)
             for worker in self._workers:
                 ray.kill(worker)
 
@@ -139,15 +140,15 @@ class RayVecEnv(VecEnv):
 
     def has_attr(self, attr_name: str) -> bool:
         """Return whether every environment has an attribute."""
-        return all(self._get([worker.has.remote(attr_name) for worker in self._workers]))
+        return all(self._ask_all("has", attr_name))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of environments."""
-        self._get(
-            [
-                self._workers[worker].set.remote([self._home[env][1] for env in envs], attr_name, value)
+        self._ask(
+            {
+                worker: ("set", [self._home[env][1] for env in envs], attr_name, value)
                 for worker, envs in self._by_worker(indices).items()
-            ]
+            }
         )
 
     def env_is_wrapped(
@@ -161,7 +162,7 @@ class RayVecEnv(VecEnv):
         if self.render_mode != "rgb_array":
             warnings.warn(f"The render mode is {self.render_mode!r}; pictures need 'rgb_array'.", stacklevel=2)
             return [None] * self.num_envs
-        return [picture for part in self._get([worker.render.remote() for worker in self._workers]) for picture in part]
+        return [picture for part in self._ask_all("render") for picture in part]
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -176,11 +177,8 @@ class RayVecEnv(VecEnv):
         """Call a worker method that returns one value for each environment; give them in the order of `indices`."""
         indices = list(self._get_indices(indices))
         groups = self._by_worker(indices)
-        answers = self._get(
-            [
-                getattr(self._workers[worker], method).remote([self._home[env][1] for env in envs], *args)
-                for worker, envs in groups.items()
-            ]
+        answers = self._ask(
+            {worker: (method, [self._home[env][1] for env in envs], *args) for worker, envs in groups.items()}
         )
         values = {
             env: value
@@ -189,27 +187,81 @@ class RayVecEnv(VecEnv):
         }
         return [values[env] for env in indices]
 
-    def _get(self, answers: list[ray.ObjectRef[Any]]) -> list[Any]:
-        """Return the workers' answers, with what went wrong told in words."""
+    def _connect(self) -> None:
+        """Open a line to every worker once its environments stand."""
+        key = secrets.token_bytes(32)
+        answers = [worker.listen.remote(key) for worker in self._workers]
+        _, waiting = ray.wait(answers, num_returns=len(answers), timeout=START_TIMEOUT_S)
+        if waiting:
+            raise ResourceError(
+                f"{len(waiting)} of {len(answers)} environment workers did not start within {START_TIMEOUT_S:g} s. "
+                "Each books 1 CPU: set `env.n_workers` lower, or add nodes."
+            )
         try:
-            return ray.get(answers)
+            addresses = ray.get(answers)
         except ray.exceptions.RayTaskError as error:
             raise _told(error.cause) from error
         except ray.exceptions.RayActorError as error:
-            raise self._death(answers, error) from error
+            raise _not_made(error) from error
+        self._serving = [worker.serve.remote() for worker in self._workers]
+        for host, port in addresses:
+            try:
+                self._lines.append(Line((host, port), key))
+            except OSError as error:
+                raise ResourceError(
+                    f"The environment worker at {host}:{port} cannot be reached: {error}. "
+                    "The nodes of a cluster must reach one another on every port."
+                ) from error
 
-    def _death(self, answers: list[ray.ObjectRef[Any]], error: ray.exceptions.RayActorError) -> RlPlatformError:
-        """Say which worker is gone, or why its environments could not be made."""
-        if error.actor_init_failed:
-            cause = getattr(error, "cause", None) or getattr(error.__cause__, "cause", None)
-            return _told(cause) if cause is not None else EnvError(_last_line(str(error)))
-        dead = [i for i, worker in enumerate(self._workers) if worker._actor_id.hex() == error.actor_id]
-        which = f"Environment worker {dead[0] + 1} of {len(self._workers)}" if dead else "An environment worker"
-        held = f" (environments {self._shares[dead[0]].start} to {self._shares[dead[0]].stop - 1})" if dead else ""
+    def _ask_all(self, method: str, *args: Any) -> list[Any]:
+        return self._ask(dict.fromkeys(range(len(self._lines)), (method, *args)))
+
+    def _ask(self, calls: Mapping[int, tuple[Any, ...]]) -> list[Any]:
+        """Call one method of each of some workers, all at the same time, and return their answers in order."""
+        for worker, call in calls.items():
+            self._send(worker, *call)
+        return self._receive(calls)
+
+    def _send(self, worker: int, method: str, *args: Any) -> None:
+        try:
+            self._lines[worker].send(method, *args)
+        except OSError as error:
+            raise self._death(worker) from error
+
+    def _receive(self, workers: Iterable[int]) -> list[Any]:
+        """Return the workers' answers, with what went wrong told in words; every answer is taken before that."""
+        answers = []
+        for worker in workers:
+            try:
+                answers.append(self._lines[worker].receive())
+            except (EOFError, OSError) as error:
+                raise self._death(worker) from error
+        for answer in answers:
+            if answer.error is not None:
+                raise _told(answer.error) from answer.error
+        return [answer.value for answer in answers]
+
+    def _death(self, worker: int) -> RlPlatformError:
+        """Say which worker is gone, and why, as far as Ray knows."""
+        reason = "its connection was lost."
+        try:
+            ray.get(self._serving[worker], timeout=DEATH_NOTICE_S)
+        except ray.exceptions.RayActorError as error:
+            reason = _last_line(str(error))
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError):
+            _log.warning("environment worker %d hung up, and Ray does not say why", worker + 1)
+        share = self._shares[worker]
         return EnvWorkerDied(
-            f"{which}{held} died: {_last_line(str(error))} "
+            f"Environment worker {worker + 1} of {len(self._workers)} (environments {share.start} to {share.stop - 1}) "
+            f"died: {reason} "
             "The run goes on from its last checkpoint; look at the node's memory if this comes again."
         )
+
+
+def _not_made(error: ray.exceptions.RayActorError) -> RlPlatformError:
+    """Say why a worker's environments could not be made."""
+    cause = getattr(error, "cause", None) or getattr(error.__cause__, "cause", None)
+    return _told(cause) if cause is not None else EnvError(_last_line(str(error)))
 
 
 def _bundle(worker: int) -> dict[str, Any]:
