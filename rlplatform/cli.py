@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from rlplatform.commands import catalogs, config, demo, doctor, evaluate, models, resume, runs, train, verify
+from rlplatform.commands import catalogs, compare, config, demo, doctor, evaluate, models, resume, runs, train, verify
 from rlplatform.errors import RlPlatformError
 
 PROGRAM = "rlplatform"
@@ -31,6 +31,7 @@ app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("evaluate")(evaluate.evaluate)
 app.command("verify")(verify.verify)
+app.command("compare")(compare.compare)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.command("algorithms")(catalogs.algorithms)

@@ -25,9 +25,11 @@ EVAL_SUCCESS_RATE = "eval/success_rate"
 # --- folders under RLPLATFORM_HOME ------------------------------------------------------------------------------------
 RUNS_DIR = "runs"
 SEARCHES_DIR = "searches"
+COMPARISONS_DIR = "comparisons"
 MODELS_DIR = "models"
 LOGS_DIR = "logs"
 DEFAULT_HOME = "results"
+DATABASE_FILE = "rlplatform.db"
 
 # --- files of a run ---------------------------------------------------------------------------------------------------
 SPEC_FILE = "spec.yaml"
@@ -42,6 +44,12 @@ BEST_FILE = "best.json"
 REQUEST_FILE = "request.json"
 LOCK_FILE = ".lock"
 RECORD_LOCK_FILE = ".run.lock"
+
+# --- files of a comparison --------------------------------------------------------------------------------------------
+COMPARISON_FILE = "comparison.json"
+RESULTS_FILE = "results.json"
+GROUPS_CSV_FILE = "groups.csv"
+RUNS_CSV_FILE = "runs.csv"
 
 # --- files of a checkpoint and of a policy folder ---------------------------------------------------------------------
 MANIFEST_FILE = "manifest.json"

@@ -84,6 +84,31 @@ def bootstrap(
     return Estimate(float(statistic(np.concatenate(groups)[None])[0]), float(low), float(high))
 
 
+def probability_of_improvement(new: Sequence[float], old: Sequence[float]) -> Estimate:
+    """Return the probability that a run of `new` ends higher than one of `old`, a tie counting half, with its interval.
+
+    0.5 says that neither is better; an interval that holds 0.5, that these seeds cannot tell. Seeds are not paired:
+    two algorithms make nothing alike of the same seed.
+
+    Args:
+        new: One result for each training seed, all finite.
+        old: The same of what `new` is compared with.
+
+    Raises:
+        ValueError: Either holds no value, or one that is not finite.
+
+    Source: Agarwal et al. (2021), arXiv:2108.13264, section 4.3: the Mann-Whitney U statistic over the number of pairs.
+    """
+    if not new or not old:
+        raise ValueError("a probability of improvement needs at least one result on each side")
+
+    def statistic(samples: Floats) -> Floats:
+        first, second = samples[:, : len(new), None], samples[:, None, len(new) :]
+        return np.asarray(((first > second) + 0.5 * (first == second)).mean(axis=(1, 2)))
+
+    return bootstrap([new, old], statistic)
+
+
 def trimmed_mean(samples: Floats) -> Floats:
     """Return the mean of the middle half of each row: the lowest and highest quarter, rounded down, are left out.
 

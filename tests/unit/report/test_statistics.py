@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlplatform.report.statistics import Estimate, aggregate_iqm, bootstrap, interquartile_mean
+from rlplatform.report.statistics import (
+    Estimate,
+    aggregate_iqm,
+    bootstrap,
+    interquartile_mean,
+    probability_of_improvement,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +57,20 @@ def test_strata_are_resampled_apart() -> None:
 def test_missing_values_are_refused(strata: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="at least one value, and finite"):
         aggregate_iqm(strata)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "expected"),
+    [([2.0, 3.0], [0.0, 1.0], 1.0), ([0.0], [1.0], 0.0), ([1.0, 2.0], [1.0, 2.0], 0.5), ([1.0, 3.0], [2.0], 0.5)],
+)
+def test_probability_of_improvement_counts_pairs_and_halves_ties(
+    new: list[float], old: list[float], expected: float
+) -> None:
+    estimate = probability_of_improvement(new, old)
+    assert estimate.value == expected
+    assert estimate.low <= expected <= estimate.high
+
+
+def test_probability_of_improvement_needs_both_sides() -> None:
+    with pytest.raises(ValueError, match="at least one result on each side"):
+        probability_of_improvement([], [1.0])
