@@ -74,8 +74,36 @@ class BundleError(RegistryError):
     """Raised when a policy cannot be exported, or a bundle's files differ from its manifest."""
 
 
+class StoreError(RlPlatformError):
+    """Raised when the database cannot be reached, is busy for too long, or belongs to a newer version."""
+
+
+class Conflict(RlPlatformError):
+    """Raised when something has changed meanwhile, or exists already, so that a change does not apply."""
+
+
+class LimitReached(RlPlatformError):
+    """Raised when as many are at work as a limit allows."""
+
+
+class ExperimentNotFound(RlPlatformError, LookupError):
+    """Raised when no experiment has the given id."""
+
+
+class KeyNotFound(RlPlatformError, LookupError):
+    """Raised when no API key has the given id."""
+
+
 class PolicyInputError(RlPlatformError, ValueError):
     """Raised when an observation, a mask or a state does not fit the policy."""
+
+
+class RequestError(RlPlatformError, ValueError):
+    """Raised when a request cannot be read: not JSON, a field missing, unknown or of the wrong type."""
+
+
+class RequestTooLarge(RlPlatformError, ValueError):
+    """Raised when a request's body, or the batch in it, is larger than the service takes."""
 
 
 class ResourceError(RlPlatformError):
