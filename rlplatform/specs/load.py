@@ -9,17 +9,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from rlplatform.errors import SpecError, did_you_mean
 from rlplatform.names import SPEC_ENV_PREFIX
+from rlplatform.specs.base import Spec
 from rlplatform.specs.problems import dig, dotted, joined, shown, spec_error
 from rlplatform.specs.run import RunSpec
 from rlplatform.specs.yaml_text import Path, parse_value, read_yaml, write_yaml
 
 DEFAULT_ORIGIN = "default"
+SpecT = TypeVar("SpecT", bound=Spec)
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Loaded:
 
 
 @dataclass
-class _Layers:
+class Layers:
     """What was asked for so far, and where each part of it stands."""
 
     source: str
+    """What to name where no part is to blame."""
     data: dict[str, Any] = field(default_factory=dict)
     origins: dict[Path, str] = field(default_factory=dict)
+    """Where each part of `data` was written."""
 
 
 def load_run_spec(
@@ -53,17 +57,10 @@ def load_run_spec(
     Raises:
         SpecError: If anything is wrong; the message holds every problem with file and line, rule, value and remedy.
     """
-    layers = _Layers("the command line") if path is None else _read_file(FilePath(path))
-    for name, text in sorted((os.environ if environ is None else environ).items()):
-        if name.startswith(SPEC_ENV_PREFIX) and text:
-            dotted_name = name.removeprefix(SPEC_ENV_PREFIX).lower().replace("__", ".")
-            _override(layers, dotted_name, parse_value(text, name), name)
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals or not name.strip():
-            raise SpecError(f"`--set` must be field=value, got {override!r}. Use for example --set env.n_envs=8.")
-        _override(layers, name.strip(), parse_value(text, f"--set {override}"), f"--set {override}")
-    spec = _validate(layers)
+    layers = Layers("the command line") if path is None else read_run(FilePath(path))
+    for parts, value, origin in (*variables(environ), *parse_overrides(overrides)):
+        put(layers, parts, value, origin)
+    spec = validate(RunSpec, layers)
     return Loaded(spec, _provenance(spec, layers))
 
 
@@ -77,7 +74,7 @@ def run_spec_from_mapping(data: Mapping[str, Any], source: str) -> RunSpec:
     Raises:
         SpecError: If anything is wrong.
     """
-    return _validate(_Layers(source, dict(data)))
+    return validate(RunSpec, Layers(source, dict(data)))
 
 
 def dump_spec(spec: RunSpec) -> str:
@@ -88,7 +85,28 @@ def dump_spec(spec: RunSpec) -> str:
 # --- layers -----------------------------------------------------------------------------------------------------------
 
 
-def _read_file(path: FilePath) -> _Layers:
+def read_run(path: FilePath) -> Layers:
+    """Read a run's file, not checked yet.
+
+    Raises:
+        SpecError: It cannot be read, or is no mapping.
+    """
+    layers = read_mapping(path, "It starts with `algorithm:`, `env:` and `budget:`.")
+    if isinstance(layers.data.get("algorithm"), str):
+        put(layers, ("algorithm",), layers.data["algorithm"], layers.origins["algorithm",])
+    return layers
+
+
+def read_mapping(path: FilePath, starts: str) -> Layers:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+        starts: The sentence that says what such a file starts with.
+
+    Raises:
+        SpecError: It cannot be read, or is no mapping.
+    """
     source = str(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -107,23 +125,60 @@ def _read_file(path: FilePath) -> _Layers:
         raise SpecError(f"{source}: is empty. `rlplatform config init` writes one to start from.")
     if not isinstance(document.data, dict):
         raise SpecError(
-            f"{source}:{document.lines[()]}: a spec must be a mapping, got {shown(document.data)}. "
-            "It starts with `algorithm:`, `env:` and `budget:`."
+            f"{source}:{document.lines[()]}: a spec must be a mapping, got {shown(document.data)}. {starts}"
         )
-    origins = {part: f"{source}:{line}" for part, line in document.lines.items() if part}
-    if isinstance(document.data.get("algorithm"), str):
-        origins["algorithm", "name"] = origins["algorithm",]
-        document.data["algorithm"] = {"name": document.data["algorithm"]}
-    return _Layers(source, document.data, origins)
+    return Layers(source, document.data, {part: f"{source}:{line}" for part, line in document.lines.items() if part})
 
 
-def _override(layers: _Layers, name: str, value: Any, origin: str) -> None:
-    """Put a value at a dotted path, making the mappings on the way."""
-    if name == "algorithm" and isinstance(value, str):
+def variables(environ: Mapping[str, str] | None) -> list[tuple[tuple[str, ...], Any, str]]:
+    """Return what ``RLPLATFORM_SET__…`` variables set in a run: path, value and origin of each.
+
+    Args:
+        environ: Environment variables. None: this process's.
+
+    Raises:
+        SpecError: A value is not YAML.
+    """
+    return [
+        (tuple(name.removeprefix(SPEC_ENV_PREFIX).lower().split("__")), parse_value(text, name), name)
+        for name, text in sorted((os.environ if environ is None else environ).items())
+        if name.startswith(SPEC_ENV_PREFIX) and text
+    ]
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[tuple[tuple[str, ...], Any, str]]:
+    """Return what ``field.field=value`` texts set: path, value and origin of each.
+
+    Raises:
+        SpecError: A text has no `=`, or a value is not YAML.
+    """
+    parsed = []
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name.strip():
+            raise SpecError(f"`--set` must be field=value, got {override!r}. Use for example --set env.n_envs=8.")
+        origin = f"--set {override}"
+        parsed.append((tuple(name.strip().split(".")), parse_value(text, origin), origin))
+    return parsed
+
+
+def put(layers: Layers, parts: Sequence[str], value: Any, origin: str) -> None:
+    """Put a value at a path, making the mappings on the way.
+
+    Args:
+        layers: Where to put it.
+        parts: The path; items of lists by their index.
+        value: The value.
+        origin: Where it was written.
+
+    Raises:
+        SpecError: Something on the way has no such item.
+    """
+    if tuple(parts) == ("algorithm",) and isinstance(value, str):
         value = {"name": value}
     container: Any = layers.data
     path: Path = ()
-    *parents, last = name.split(".")
+    *parents, last = parts
     for part in parents:
         key = _key_in(container, part, path, origin)
         path = (*path, key)
@@ -166,11 +221,16 @@ def _note(origins: dict[Path, str], path: Path, value: Any, origin: str) -> None
 # --- checks and origins -----------------------------------------------------------------------------------------------
 
 
-def _validate(layers: _Layers) -> RunSpec:
+def validate(model: type[SpecT], layers: Layers) -> SpecT:
+    """Build a spec of what was asked for.
+
+    Raises:
+        SpecError: Something is wrong; the message holds every problem.
+    """
     try:
-        spec = RunSpec.model_validate(layers.data)
+        spec = model.model_validate(layers.data)
     except ValidationError as err:
-        raise spec_error(err, RunSpec, layers.data, layers.origins, layers.source) from err
+        raise spec_error(err, model, layers.data, layers.origins, layers.source) from err
     dumped = spec.model_dump(mode="json")
     problems = [
         f"{layers.origins.get(path, layers.source)}: `{dotted(path)}` must be a number, got {shown(value)}."
@@ -197,11 +257,11 @@ def _leaves(data: Any, path: Path = ()) -> list[tuple[Path, Any]]:
     return [(path, data)]
 
 
-def _provenance(spec: RunSpec, layers: _Layers) -> dict[str, str]:
+def _provenance(spec: RunSpec, layers: Layers) -> dict[str, str]:
     return {dotted(path): _origin(path, layers) for path, _ in _leaves(spec.model_dump(mode="json"))}
 
 
-def _origin(path: Path, layers: _Layers) -> str:
+def _origin(path: Path, layers: Layers) -> str:
     if path in layers.origins:
         return layers.origins[path]
     for length in range(len(path) - 1, 0, -1):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator
+
+from rlplatform.errors import did_you_mean
 
 
 def one_of(
@@ -50,3 +52,28 @@ def _reads_as_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def tagged(key: str, kind: str, known: Sequence[str]) -> WrapValidator:
+    """Return a validator of a union whose members are told apart by one key; the tag alone stands for its defaults.
+
+    Args:
+        key: The key, such as ``name``.
+        kind: What the tag stands for, for the message.
+        known: The tags that there are.
+    """
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(value, str):
+            value = {key: value}
+        if isinstance(value, Mapping):
+            tag = value.get(key)
+            if tag is None:
+                raise ValueError(f"must have a `{key}`, got {dict(value)!r}. {did_you_mean('', known)}")
+            if tag not in known:
+                raise ValueError(f"`{key}` must be a known {kind}, got {tag!r}. {did_you_mean(str(tag), known)}")
+        elif not isinstance(value, BaseModel):
+            raise ValueError(f"must be a mapping with a `{key}`, got {value!r}. {did_you_mean('', known)}")
+        return handler(value)
+
+    return WrapValidator(validate)

@@ -150,7 +150,7 @@ def _explain_unknown_key(path: Path, model: type[Spec], data: Any) -> str:
     if parent == ("algorithm",):
         owner = f"an option of `{dig(data, parent).get('name')}`"
     else:
-        owner = f"a field of `{dotted(parent)}`" if parent else "a field of a run's spec"
+        owner = f"a field of `{dotted(parent)}`" if parent else f"a field of a {model.__name__.removesuffix('Spec').lower()}'s spec"
     hint = f"Did you mean `{elsewhere[0]}`?" if elsewhere else did_you_mean(key, siblings)
     return f"`{dotted(path)}` is not {owner}. {hint}"
 

@@ -1,0 +1,114 @@
+"""Searches from YAML and the command line: the base run from its own file, every problem with the line it stands on.
+
+Later wins: the run's file, the search's `set`, ``RLPLATFORM_SET__…`` variables (which speak of the run), ``--set``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlplatform.errors import SpecError
+from rlplatform.specs.load import Layers, parse_overrides, put, read_mapping, read_run, validate, variables
+from rlplatform.specs.problems import shown
+from rlplatform.specs.run import RunSpec
+from rlplatform.specs.search import SearchSpec
+from rlplatform.specs.yaml_text import write_yaml
+
+_STARTS = "A search starts with `run:` and `space:`."
+
+
+def load_search_spec(
+    path: str | Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> SearchSpec:
+    """Read a search and check everything that can be refused before a trial starts.
+
+    Args:
+        path: A YAML file. Its `run` is the path of a run's file, from the search's folder, or a mapping; its `set`
+            changes fields of that run, by dotted path.
+        overrides: ``field.field=value`` of the search, such as ``budget.trials=8`` or ``run.env.n_envs=4``; later wins.
+        environ: Environment variables. None: this process's.
+
+    Raises:
+        SpecError: If anything is wrong; the message holds every problem with file and line, rule, value and remedy.
+    """
+    layers = read_mapping(Path(path), _STARTS)
+    parsed = parse_overrides(overrides)
+    other = [(value, origin) for parts, value, origin in parsed if parts == ("run",)]
+    run = _base(layers, *other[-1], Path()) if other else _base_of_file(layers, Path(path).parent)
+    for parts, value, origin in variables(environ):
+        put(run, parts, value, origin)
+    for parts, value, origin in parsed:
+        if parts[0] == "run" and len(parts) > 1:
+            put(run, parts[1:], value, origin)
+        elif parts != ("run",):
+            put(layers, _within_space(parts, layers), value, origin)
+    return _search(layers, run)
+
+
+def search_spec_from_mapping(data: Mapping[str, Any], source: str) -> SearchSpec:
+    """Check a search that is already data, such as JSON; its `run` must be a mapping.
+
+    Args:
+        data: The search.
+        source: What errors call it.
+
+    Raises:
+        SpecError: If anything is wrong.
+    """
+    layers = Layers(source, dict(data))
+    if "run" in data and not isinstance(data["run"], Mapping):
+        raise SpecError(f"{source}: `run` must be a mapping, got {shown(data['run'])}. Write the run's spec out.")
+    return _search(layers, Layers(source, dict(data.get("run", {}))))
+
+
+def dump_search_spec(spec: SearchSpec) -> str:
+    """Return the search as YAML, its run and every default written out; reading it gives an equal search."""
+    return write_yaml(spec.model_dump(mode="json"))
+
+
+def _base_of_file(layers: Layers, folder: Path) -> Layers:
+    """Return the run that a search's file names or holds, with the file's `set` in it."""
+    if "run" not in layers.data:
+        raise SpecError(f"{layers.source}: `run` is required and not there. {_STARTS}")
+    run = _base(layers, layers.data["run"], layers.origins["run",], folder)
+    changes = layers.data.pop("set", None) or {}
+    if not isinstance(changes, dict):
+        where = layers.origins["set",]
+        raise SpecError(f"{where}: `set` must be a mapping, got {shown(changes)}. Write for example env.n_envs: 8.")
+    for name, value in changes.items():
+        put(run, name.split("."), value, layers.origins["set", name])
+    return run
+
+
+def _base(layers: Layers, value: Any, origin: str, folder: Path) -> Layers:
+    """Return the run that `run` means: a file's, or what stands there."""
+    if isinstance(value, str):
+        try:
+            return read_run(folder / value)
+        except SpecError as err:
+            raise SpecError(f"{origin}: `run`: {err}") from err
+    if not isinstance(value, dict):
+        raise SpecError(f"{origin}: `run` must be a run's file or a mapping, got {shown(value)}. {_STARTS}")
+    inner = {part[1:]: where for part, where in layers.origins.items() if part[0] == "run" and len(part) > 1}
+    run = Layers(layers.source, value, inner)
+    if isinstance(value.get("algorithm"), str):
+        put(run, ("algorithm",), value["algorithm"], origin)
+    return run
+
+
+def _within_space(parts: tuple[str, ...], layers: Layers) -> tuple[str, ...]:
+    """Return the path of an override, where the name of a dimension is one key although it holds dots."""
+    if parts[0] != "space" or len(parts) == 1:
+        return parts
+    rest = ".".join(parts[1:])
+    space = layers.data.get("space")
+    known = [name for name in space if f"{rest}.".startswith(f"{name}.")] if isinstance(space, dict) else []
+    name = max(known, key=len, default=rest)
+    return ("space", name, *(part for part in rest[len(name) + 1 :].split(".") if part))
+
+
+def _search(layers: Layers, run: Layers) -> SearchSpec:
+    layers.data["run"] = validate(RunSpec, run)
+    return validate(SearchSpec, layers)
