@@ -51,6 +51,17 @@ RESULTS_FILE = "results.json"
 GROUPS_CSV_FILE = "groups.csv"
 RUNS_CSV_FILE = "runs.csv"
 
+# --- files of a search ------------------------------------------------------------------------------------------------
+SEARCH_SPEC_FILE = "search.yaml"
+SEARCH_FILE = "search.json"
+TRIALS_FILE = "trials.jsonl"
+TRIALS_DIR = "trials"
+TUNE_DIR = "tune"
+"""Ray Tune's own storage."""
+SEARCH_STATE_FILE = "state.pkl"
+"""What a search must remember over the death of its driver: suggestions, scheduler, trials."""
+TRIAL_FILE = "trial.json"
+
 # --- files of a checkpoint and of a policy folder ---------------------------------------------------------------------
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.zip"
@@ -64,6 +75,8 @@ BUNDLE_JSON_FILE = "policy.json"
 
 # --- environment variables --------------------------------------------------------------------------------------------
 HOME_ENV_VAR = "RLPLATFORM_HOME"
+JOB_ENV_VAR = "RLPLATFORM_JOB_ID"
+"""Id of the job whose command this is. A command that is tried again goes on with the runs that its job has made."""
 ENV_PREFIX = "RLPLATFORM_"
 SPEC_ENV_PREFIX = "RLPLATFORM_SET__"
 """`RLPLATFORM_SET__ENV__N_ENVS=8` is `--set env.n_envs=8`."""
