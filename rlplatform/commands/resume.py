@@ -27,11 +27,11 @@ def resume(
 
     With --set they are amended first: budget, evaluation, stopping rules, and options that a live model takes.
     """
-    from rlplatform.artifacts.run_dir import RunDir
+    from rlplatform.artifacts.mirror import open_run
     from rlplatform.commands.training import Place, report_and_exit, train_on
     from rlplatform.commands.workspace import home, start_logs
 
-    found = [RunDir.open(home(), run) for run in runs]
+    found = [open_run(home(), run) for run in runs]
     start_logs()
     for run_dir in found if overrides else ():
         _amend(run_dir, overrides or [])

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rlplatform.names import DEFAULT_HOME, ENV_PREFIX
 from rlplatform.specs.problems import joined, shown
+
+REMOTE_SCHEMES = ("s3", "gs", "abfss")
 
 
 class Settings(BaseSettings):
@@ -32,6 +36,8 @@ class Settings(BaseSettings):
     """Folder of everything that is written: runs, models, logs. On a cluster, storage that all nodes share."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe message that is logged."""
+    remote: str | None = None
+    """Folder in an object store that runs are copied to, such as `s3://bucket/rlplatform`. Empty: they are not."""
 
     @field_validator("home")
     @classmethod
@@ -43,6 +49,24 @@ class Settings(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("remote")
+    @classmethod
+    def _object_store(cls, value: str | None) -> str | None:
+        # The messages leave the value out: it may hold a secret.
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in REMOTE_SCHEMES or not parts.hostname:
+            raise ValueError(
+                f"must be the address of a folder in an object store ({'://…, '.join(REMOTE_SCHEMES)}://…). "
+                "For storage that is mounted, set RLPLATFORM_HOME to its path"
+            )
+        if parts.password is not None:
+            raise ValueError(
+                "must not hold a password: it would end in logs. Leave it to AWS_SECRET_ACCESS_KEY, a profile or a role"
+            )
+        return value
+
 
 def load_settings() -> Settings:
     """Read the settings: a variable wins over ``.env``, ``.env`` over the default.
@@ -53,11 +77,11 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as err:
-        raise joined(
-            [
-                f"`{ENV_PREFIX}{'_'.join(map(str, error['loc'])).upper()}` must be "
-                f"{error.get('ctx', {}).get('expected', 'valid')}, got {shown(error['input'])}. "
-                "It is set in the environment or in .env."
-                for error in err.errors()
-            ]
-        ) from err
+        raise joined([_in_words(error) for error in err.errors()]) from None
+
+
+def _in_words(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    rule = context.get("error") or f"must be {context.get('expected', 'valid')}, got {shown(error['input'])}"
+    name = "_".join(map(str, error["loc"])).upper()
+    return f"`{ENV_PREFIX}{name}` {rule}. It is set in the environment or in .env."

@@ -19,6 +19,7 @@ from rlplatform import names
 from rlplatform.artifacts.atomic import replace_dir, write_json
 from rlplatform.artifacts.checkpoint import Checkpoint, CheckpointStore, Kind
 from rlplatform.artifacts.jsonl import JsonlWriter
+from rlplatform.artifacts.mirror import Push, mirrored
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.run_record import RunProgress
 from rlplatform.envs.make import reward_threshold
@@ -81,6 +82,7 @@ class Trainer:
         self._offsets = (0, 0)
         self._last_evaluation: EvalResult | None = None
         self._request: Request | None = None
+        self._push: Push = lambda: None
         self._early_stop = ""
         self._step = self._began_step = 0
         self._began_at = time.monotonic()
@@ -111,7 +113,7 @@ class Trainer:
             RlPlatformError: The run failed for a reason its user can mend.
             TrainingFailed: The run failed; the error log holds the traceback.
         """
-        with self.run_dir.lock():
+        with self.run_dir.lock(), mirrored(self.run_dir.path) as self._push:
             if self.run_dir.read().state not in ("created", "queued"):
                 self.run_dir.clear_request()  # It was to an attempt that died before it could answer.
             try:
@@ -289,6 +291,7 @@ class Trainer:
             metrics=dict(session.last_metrics),
             fill=lambda folder, donor: session.save(folder, donor=donor.path if donor else None, extra=extra),
         )
+        self._push()
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
