@@ -14,6 +14,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from rlplatform.names import JOB_ENV_VAR
+
 
 class Machine(BaseModel):
     """The computer a process runs on."""
@@ -53,6 +55,11 @@ def machine() -> Machine:
         torch=str(torch.__version__) if torch is not None else None,
         pid=os.getpid(),
     )
+
+
+def job_id() -> str | None:
+    """Return the id of the job whose command this is; None outside `rlplatform jobs`."""
+    return os.environ.get(JOB_ENV_VAR) or None
 
 
 def command_line() -> str:

@@ -24,7 +24,7 @@ from pydantic import JsonValue, ValidationError
 
 from rlplatform.artifacts.atomic import recover_dirs, replace_dir, storage_errors, write_json, write_text
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
-from rlplatform.artifacts.provenance import command_line, git_revision, machine, package_versions
+from rlplatform.artifacts.provenance import command_line, git_revision, job_id, machine, package_versions
 from rlplatform.artifacts.run_record import Amendment, Attempt, RunProgress, RunRecord
 from rlplatform.artifacts.run_state import AT_REST, FINISHED, transition
 from rlplatform.errors import RunNotFound, RunStateError, StorageError, did_you_mean
@@ -32,7 +32,6 @@ from rlplatform.logs import get_logger
 from rlplatform.names import (
     BEST_DIR,
     CHECKPOINTS_DIR,
-    DEFAULT_HOME,
     EVALUATIONS_FILE,
     HOME_ENV_VAR,
     LOCK_FILE,
@@ -55,11 +54,6 @@ _LOCK_PATIENCE_S = 1.0
 """Longer than `is_locked` of somebody else holds the lock."""
 
 _log = get_logger(__name__)
-
-
-def home() -> Path:
-    """Return the absolute folder of everything written: `RLPLATFORM_HOME`, else `results` where you stand."""
-    return Path(os.environ.get(HOME_ENV_VAR) or DEFAULT_HOME).expanduser().absolute()
 
 
 class RunDir:
@@ -105,6 +99,7 @@ class RunDir:
             env_state=spec.env.state,
             progress=RunProgress(total=spec.budget.total_timesteps),
             command=command_line(),
+            job=job_id(),
             git=git_revision(Path.cwd()),
             machine=machine(),
             versions=package_versions(),

@@ -81,6 +81,8 @@ class RunRecord(_Part):
     attempts: tuple[Attempt, ...] = ()
     amendments: tuple[Amendment, ...] = ()
     command: str
+    job: str | None = None
+    """Id of the job that made it; None outside `rlplatform jobs`."""
     git: GitRevision | None = None
     machine: Machine
     versions: dict[str, str]

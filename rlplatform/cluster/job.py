@@ -9,6 +9,8 @@ from rlplatform import names
 
 JOB_HOME = Path("~/rlplatform-results")
 """RLPLATFORM_HOME of a job to which nobody gave one."""
+JOB_STOP_WAIT_S = 120
+"""Seconds that a job which is stopped gets to stop its runs with checkpoints. Ray's own default is 3."""
 
 
 def prepare_job() -> None:

@@ -28,7 +28,7 @@ from rlplatform.artifacts.run_dir import AttemptEnd, RunDir
 from rlplatform.artifacts.run_state import AT_REST, FINISHED
 from rlplatform.cluster.retry import Death, decide_retry
 from rlplatform.cluster.run_process import ask, book, find_again, is_booked, release, start
-from rlplatform.cluster.run_table import Entry, Journal, Submission, status_of
+from rlplatform.cluster.run_table import SUBMITTER_GONE, Entry, Journal, Submission, status_of
 from rlplatform.cluster.scheduling import Active, Waiting, plan_starts
 from rlplatform.cluster.session import remote
 from rlplatform.errors import RunStateError
@@ -188,7 +188,7 @@ class RunManager:
                 if entry.phase == "paused":
                     self._forget(entry)
                 elif entry.wanted != "stop":
-                    entry.want("stop", "its submitter is gone")
+                    entry.want("stop", SUBMITTER_GONE)
                     self._remember()
         for owner in gone:
             del self._leases[owner]

@@ -22,6 +22,9 @@ from rlplatform.cluster.retry import DEFAULT_MAX_RETRIES
 
 Phase = Literal["queued", "booking", "training", "paused"]
 
+SUBMITTER_GONE = "its submitter is gone"
+"""Why a run stops whose submitter has not been heard of for a lease's time."""
+
 
 @dataclass(frozen=True)
 class Submission:

@@ -14,6 +14,8 @@ from typing import Any
 
 import ray
 
+from rlplatform.artifacts.job_runs import run_of_this_job
+from rlplatform.artifacts.provenance import job_id
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.run_record import RunRecord
 from rlplatform.artifacts.run_state import AT_REST
@@ -21,7 +23,7 @@ from rlplatform.cluster.manager_process import run_manager
 from rlplatform.cluster.resources import booking, check_fits
 from rlplatform.cluster.retry import DEFAULT_MAX_RETRIES
 from rlplatform.cluster.run_manager import HEARTBEAT_S
-from rlplatform.cluster.run_table import Submission
+from rlplatform.cluster.run_table import SUBMITTER_GONE, Submission
 from rlplatform.cluster.session import RaySession, cluster_nodes, job_runtime_env, ray_session
 from rlplatform.errors import ResourceError, RlPlatformError
 from rlplatform.logs import get_logger
@@ -56,7 +58,7 @@ class RayOptions:
 def train_on_ray(
     specs: Sequence[RunSpec], home: Path, options: RayOptions = RayOptions(), on_progress: OnProgress | None = None
 ) -> list[RunRecord]:
-    """Make a run of every spec and train all of them on Ray; see `run_on_ray`.
+    """Make a run of every spec and train all of them on Ray; see `run_on_ray`. A job goes on with those it has made.
 
     Args:
         specs: What to train, one run each.
@@ -78,8 +80,9 @@ def train_on_ray(
         if not options.wait_for_resources:
             for spec in resolved:
                 check_fits(booking(spec), cluster_nodes(), f"Run {spec.title} with seed {spec.seed}")
-        runs = [RunDir.create(home, spec) for spec in resolved]
-        return _train(session, runs, home, options, on_progress)
+        runs = [run_of_this_job(home, spec) or RunDir.create(home, spec) for spec in resolved]
+        _train(session, [run for run in runs if run.read().state != "completed"], home, options, on_progress)
+        return [run.read() for run in runs]
 
 
 def run_on_ray(
@@ -103,7 +106,8 @@ def run_on_ray(
         if not options.wait_for_resources:
             for run in runs:
                 check_fits(booking(_spec(run)), cluster_nodes(), f"Run {run.id}")
-        return _train(session, runs, home, options, on_progress)
+        _train(session, runs, home, options, on_progress)
+        return [run.read() for run in runs]
 
 
 @contextlib.contextmanager
@@ -119,27 +123,30 @@ def _session(options: RayOptions) -> Iterator[RaySession]:
 
 def _train(
     session: RaySession, runs: Sequence[RunDir], home: Path, options: RayOptions, on_progress: OnProgress | None
-) -> list[RunRecord]:
+) -> None:
     manager = run_manager(session, home)
-    owner, runtime_env = secrets.token_hex(8), {} if session.started else job_runtime_env()
-    paths = [str(run.path) for run in runs]
+    # The same for every attempt of a job, so that a run which trains on is taken over as it is.
+    owner = job_id() or secrets.token_hex(8)
+    runtime_env = {} if session.started else job_runtime_env()
     with _heartbeat(manager, owner), _interrupts() as interrupts:
-        submissions = [
-            Submission(
-                str(run.path),
-                owner,
-                booking(_spec(run)).bundles,
-                runtime_env,
-                options.max_retries,
-                options.limit,
-                options.detach,
-            )
-            for run in runs
-        ]
-        _ask(manager.submit.remote([asdict(submission) for submission in submissions]))
-        if not options.detach:
-            _follow(manager, paths, interrupts, on_progress)
-    return [run.read() for run in runs]
+        while runs:
+            submissions = [
+                Submission(
+                    str(run.path),
+                    owner,
+                    booking(_spec(run)).bundles,
+                    runtime_env,
+                    options.max_retries,
+                    options.limit,
+                    options.detach,
+                )
+                for run in runs
+            ]
+            _ask(manager.submit.remote([asdict(submission) for submission in submissions]))
+            if options.detach:
+                return
+            _follow(manager, [str(run.path) for run in runs], interrupts, on_progress)
+            runs = [run for run in runs if not interrupts.count and _is_abandoned(run.read())]
 
 
 def _follow(manager: Any, paths: list[str], interrupts: _Interrupts, on_progress: OnProgress | None) -> None:
@@ -215,6 +222,11 @@ def _ask(answer: ray.ObjectRef[Any]) -> Any:
         if isinstance(error.cause, RlPlatformError):
             raise error.cause from None
         raise
+
+
+def _is_abandoned(record: RunRecord) -> bool:
+    """Return whether a run stopped because nobody was there, though now somebody is: its job's next attempt."""
+    return record.state == "stopped" and (record.reason or "").startswith(SUBMITTER_GONE)
 
 
 def _progress(status: dict[str, Any]) -> Progress:

@@ -18,11 +18,10 @@ from typing import Any
 import ray
 
 from rlplatform import names
+from rlplatform.cluster.job import JOB_STOP_WAIT_S
 from rlplatform.errors import ResourceError
 from rlplatform.logs import get_logger
 
-JOB_STOP_WAIT_S = 120
-"""Seconds that `ray job stop` gives a job to stop its runs with checkpoints. Ray's own default is 3."""
 CONNECT_TIMEOUT_S = 5.0
 
 remote: Any = ray.remote

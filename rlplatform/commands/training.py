@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rlplatform.artifacts.job_runs import run_of_this_job
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.commands.interrupt import stop_on_interrupt
 from rlplatform.commands.output import duration, interval, next_commands, number, print_json, print_table, say
@@ -162,9 +163,12 @@ def _train_here(makers: Iterable[Callable[[Listener], Trainer]]) -> list[RunDir]
 
 def _creator(spec: RunSpec) -> Callable[[Listener], Trainer]:
     def create(listener: Listener) -> Trainer:
+        from rlplatform.train.resolve import resolve
         from rlplatform.train.trainer import Trainer
 
-        return Trainer.create(spec, home(), listener)
+        resolved = resolve(spec)
+        made_before = run_of_this_job(home(), resolved)
+        return Trainer.open(made_before, listener) if made_before else Trainer.create(resolved, home(), listener)
 
     return create
 

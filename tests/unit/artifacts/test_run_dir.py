@@ -13,7 +13,7 @@ import pytest
 
 from rlplatform.artifacts.atomic import write_text
 from rlplatform.artifacts.provenance import package_versions
-from rlplatform.artifacts.run_dir import RunDir, home, list_runs
+from rlplatform.artifacts.run_dir import RunDir, list_runs
 from rlplatform.artifacts.run_record import RunProgress
 from rlplatform.errors import RunNotFound, RunStateError, StorageError
 from rlplatform.specs.run import RunSpec
@@ -47,14 +47,6 @@ def spec(**changes: Any) -> RunSpec:
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return RunDir.create(tmp_path, spec())
-
-
-def test_home_is_absolute_and_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RLPLATFORM_HOME", raising=False)
-    assert home() == tmp_path / "results"
-    monkeypatch.setenv("RLPLATFORM_HOME", "there")
-    assert home() == tmp_path / "there"
 
 
 def test_a_new_run_has_its_spec_and_a_full_record(run: RunDir, tmp_path: Path) -> None:
