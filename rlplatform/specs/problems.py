@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -88,15 +88,20 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _where(path: Path, text: str, origins: Mapping[Path, str], source: str) -> str:
-    """Return where the nearest part was written; a message may name a field further in than its path goes."""
-    named = re.search(r"`([a-z_0-9.]+)`", text)
-    if named and named[1].startswith(dotted(path)):
-        path = tuple(named[1].split("."))
+def written_at(path: Path, origins: Mapping[Path, str], source: str) -> str:
+    """Return where a part was written, or the nearest part that holds it; else `source`."""
     for length in range(len(path), 0, -1):
         if path[:length] in origins:
             return origins[path[:length]]
     return source
+
+
+def _where(path: Path, text: str, origins: Mapping[Path, str], source: str) -> str:
+    """Return where the nearest part was written; a message may name a field further in than its path goes."""
+    named = re.search(r"`([a-z_0-9.]+)`", text)
+    if named and named[1].startswith(dotted(path)):
+        path = (*path, *(part for part in named[1].removeprefix(dotted(path)).split(".") if part))
+    return written_at(path, origins, source)
 
 
 def _path_in(data: Any, error: ErrorDetails) -> Path:
@@ -135,22 +140,21 @@ def _explain(error: ErrorDetails, path: Path, model: type[Spec], data: Any) -> s
 def _from_validator(name: str, raised: Exception) -> str:
     """Return a validator's own message, with the field in front unless it names one."""
     text = str(raised).rstrip(".")
-    if isinstance(raised, RlPlatformError):
-        return f"{text}."
-    if text.startswith("`") and name:
-        inner = f"`{name}.{text[1:]}"
-        return f"{inner}."
-    return f"`{name}` {text}." if name else f"{text}."
+    text = text if text.endswith("?") else f"{text}."
+    if isinstance(raised, RlPlatformError) or not name:
+        return text
+    return f"`{name}.{text[1:]}" if text.startswith("`") else f"`{name}` {text}"
 
 
 def _explain_unknown_key(path: Path, model: type[Spec], data: Any) -> str:
     parent, key = path[:-1], str(path[-1])
     siblings = {name for found in _fields_at(parent, model, data) for name in found}
     elsewhere = sorted(dotted(known) for known in _all_fields(model, data) if known[-1] == key)
+    what = model.__name__.removesuffix("Spec").lower()
     if parent == ("algorithm",):
         owner = f"an option of `{dig(data, parent).get('name')}`"
     else:
-        owner = f"a field of `{dotted(parent)}`" if parent else f"a field of a {model.__name__.removesuffix('Spec').lower()}'s spec"
+        owner = f"a field of `{dotted(parent)}`" if parent else f"a field of a {what}'s spec"
     hint = f"Did you mean `{elsewhere[0]}`?" if elsewhere else did_you_mean(key, siblings)
     return f"`{dotted(path)}` is not {owner}. {hint}"
 
@@ -191,14 +195,32 @@ def _interval(field: FieldInfo | None) -> str | None:
 
 def _fields_at(path: Path, model: type[Spec], data: Any) -> list[dict[str, FieldInfo]]:
     """Return the fields of each model that may stand at a path."""
-    models = [model]
+    models, of_any_key = [model], False
     for position, part in enumerate(path):
         if path[: position + 1] == ("algorithm",):
             models = _algorithm_of(data)
-        elif isinstance(part, str):
+        elif isinstance(part, str) and not of_any_key:
             annotations = [found.model_fields[part].annotation for found in models if part in found.model_fields]
             models = [inner for annotation in annotations for inner in _models_in(annotation)]
-    return [found.model_fields for found in models]
+            of_any_key = any(get_origin(annotation) is dict for annotation in annotations)
+            continue
+        of_any_key = False
+    return [found.model_fields for found in _tagged_as(models, path, data)]
+
+
+def _tagged_as(models: Sequence[type[Spec]], path: Path, data: Any) -> Sequence[type[Spec]]:
+    """Return those models whose `name` or `type` is the one that stands there, or all if that tells nothing."""
+    try:
+        here = dig(data, path)
+        tags = {key: here[key] for key in ("name", "type") if key in here}
+    except (KeyError, IndexError, TypeError):
+        return models
+    named = [model for model in models if any(_takes(model, key, tag) for key, tag in tags.items())]
+    return named or models
+
+
+def _takes(model: type[Spec], key: str, tag: Any) -> bool:
+    return key in model.model_fields and tag in get_args(model.model_fields[key].annotation)
 
 
 def _algorithm_of(data: Any) -> list[type[Spec]]:

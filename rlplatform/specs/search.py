@@ -74,7 +74,7 @@ class SearchSpec(Spec):
 
     run: RunSpec
     """What every trial trains, but for the parameters of the space."""
-    space: Space
+    space: Annotated[Space, Field(min_length=1)]
     """Parameters that trials choose, by dotted path such as `algorithm.learning_rate`, each with what it may be."""
     sampler: Annotated[SamplerSpec, tagged("name", "sampler", _SAMPLERS)] = SamplerSpec()
     scheduler: SchedulerSpec = NoScheduler()
@@ -85,6 +85,14 @@ class SearchSpec(Spec):
     """What the search is called in lists. None: `<env>-<algorithm>-<sampler>[-<scheduler>]`."""
     seed: Seed = 0
     """Seed of the sampler and the scheduler; trials have the objective's seeds."""
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _not_empty(cls, space: object) -> object:
+        if space is None or space == {}:
+            example = "`algorithm.learning_rate: {type: loguniform, low: 1e-5, high: 1e-2}`"
+            raise ValueError(f"must have a parameter to search, got none. Add for example {example}")
+        return space
 
     @property
     def title(self) -> str:

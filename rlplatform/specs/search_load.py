@@ -6,7 +6,7 @@ Later wins: the run's file, the search's `set`, ``RLPLATFORM_SET__…`` variable
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any
 
 from rlplatform.errors import SpecError
@@ -14,13 +14,14 @@ from rlplatform.specs.load import Layers, parse_overrides, put, read_mapping, re
 from rlplatform.specs.problems import shown
 from rlplatform.specs.run import RunSpec
 from rlplatform.specs.search import SearchSpec
-from rlplatform.specs.yaml_text import write_yaml
+from rlplatform.specs.search_checks import check_search
+from rlplatform.specs.yaml_text import Path, write_yaml
 
 _STARTS = "A search starts with `run:` and `space:`."
 
 
 def load_search_spec(
-    path: str | Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None
+    path: str | FilePath, *, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None
 ) -> SearchSpec:
     """Read a search and check everything that can be refused before a trial starts.
 
@@ -33,10 +34,10 @@ def load_search_spec(
     Raises:
         SpecError: If anything is wrong; the message holds every problem with file and line, rule, value and remedy.
     """
-    layers = read_mapping(Path(path), _STARTS)
+    layers = read_mapping(FilePath(path), _STARTS)
     parsed = parse_overrides(overrides)
     other = [(value, origin) for parts, value, origin in parsed if parts == ("run",)]
-    run = _base(layers, *other[-1], Path()) if other else _base_of_file(layers, Path(path).parent)
+    run = _base(layers, *other[-1], FilePath()) if other else _base_of_file(layers, FilePath(path).parent)
     for parts, value, origin in variables(environ):
         put(run, parts, value, origin)
     for parts, value, origin in parsed:
@@ -68,7 +69,7 @@ def dump_search_spec(spec: SearchSpec) -> str:
     return write_yaml(spec.model_dump(mode="json"))
 
 
-def _base_of_file(layers: Layers, folder: Path) -> Layers:
+def _base_of_file(layers: Layers, folder: FilePath) -> Layers:
     """Return the run that a search's file names or holds, with the file's `set` in it."""
     if "run" not in layers.data:
         raise SpecError(f"{layers.source}: `run` is required and not there. {_STARTS}")
@@ -82,7 +83,7 @@ def _base_of_file(layers: Layers, folder: Path) -> Layers:
     return run
 
 
-def _base(layers: Layers, value: Any, origin: str, folder: Path) -> Layers:
+def _base(layers: Layers, value: Any, origin: str, folder: FilePath) -> Layers:
     """Return the run that `run` means: a file's, or what stands there."""
     if isinstance(value, str):
         try:
@@ -111,4 +112,7 @@ def _within_space(parts: tuple[str, ...], layers: Layers) -> tuple[str, ...]:
 
 def _search(layers: Layers, run: Layers) -> SearchSpec:
     layers.data["run"] = validate(RunSpec, run)
-    return validate(SearchSpec, layers)
+    spec = validate(SearchSpec, layers)
+    of_run: dict[Path, str] = {("run", *part): where for part, where in run.origins.items()}
+    check_search(spec, origins={**layers.origins, **of_run}, source=layers.source)
+    return spec

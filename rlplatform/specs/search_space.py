@@ -20,6 +20,8 @@ Point = Mapping[str, Any]
 
 
 class _Dimension(Spec):
+    type: str
+    """The kind of dimension."""
     when: dict[str, JsonValue] = {}
     """Part of a trial only if each dimension named here, standing above, has this value, or one of these values."""
 
@@ -150,7 +152,7 @@ Dimension = Annotated[
     tagged("type", "kind of dimension", ("uniform", "loguniform", "int", "choice", "grid")),
 ]
 """What one parameter may be."""
-Space = Annotated[dict[str, Dimension], Field(min_length=1)]
+Space = dict[str, Dimension]
 """Dimensions by dotted path into a run's spec."""
 
 
