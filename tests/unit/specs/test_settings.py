@@ -58,3 +58,20 @@ def test_the_example_file_holds_every_setting_with_its_default_and_its_documenta
     text = EXAMPLE.read_text(encoding="utf-8")
     for name, field in Settings.model_fields.items():
         assert (field.description or "").rstrip(".") in text, name
+
+
+@pytest.mark.parametrize("value", ["results", "/mnt/backup", "file:///mnt/backup", "http://bucket/x", "s3://"])
+def test_runs_are_copied_to_object_stores_only(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLPLATFORM_REMOTE", value)
+    with pytest.raises(
+        SpecError, match=r"^`RLPLATFORM_REMOTE` must be the address of a folder in an object store \(s3"
+    ):
+        load_settings()
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLPLATFORM_REMOTE", "s3://AKIA:hidden@bucket/x")
+    with pytest.raises(SpecError, match=r"^`RLPLATFORM_REMOTE` must not hold a password") as caught:
+        load_settings()
+    assert "hidden" not in str(caught.value)
+    assert caught.value.__cause__ is None
