@@ -1,0 +1,111 @@
+"""How often somebody may ask: one budget for each key, shared by every replica.
+
+A *ledger* keeps a bucket of requests for each key; it stands in this process, or in one actor for all replicas. A
+replica leases a handful of requests at a time, so that the ledger is asked rarely and an answer costs no detour. A
+bucket holds a tenth of a minute's requests and is refilled evenly: nobody gets more than 110 % of the limit in any
+minute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+BURST_SHARE = 0.1
+LEASE_SHARE = 0.01
+"""What part of a minute's requests one lease takes at most."""
+LEASE_TTL_S = 1.0
+"""How long a lease may be used; what is left of it then is lost, or it would add to a later burst."""
+MAX_KEYS = 100_000
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The ledger's answer."""
+
+    requests: int
+    """How many may be made; 0 when the budget is spent."""
+    retry_after_s: float
+    """When there is something again, if there is nothing."""
+
+
+@dataclass
+class _Bucket:
+    level: float
+    at: float
+
+
+class Ledger:
+    """The budgets of all keys."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: dict[str, _Bucket] = {}
+
+    def lease(self, key: str, per_minute: float, wanted: int) -> Grant:
+        """Take up to `wanted` requests out of a key's budget."""
+        now, capacity, rate = self._clock(), max(1.0, per_minute * BURST_SHARE), per_minute / 60
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= MAX_KEYS:
+                self._forget_full(now)
+            bucket = self._buckets[key] = _Bucket(capacity, now)
+        bucket.level = min(capacity, bucket.level + (now - bucket.at) * rate)
+        bucket.at = now
+        granted = min(wanted, int(bucket.level))
+        bucket.level -= granted
+        return Grant(granted, 0.0 if granted else (1 - bucket.level) / rate)
+
+    def _forget_full(self, now: float) -> None:
+        """Forget keys that have not asked for so long that their buckets are full again: nothing is lost with them."""
+        full_after = 60 * BURST_SHARE
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket.at < full_after}
+
+
+Lease = Callable[[str, float, int], Awaitable[Grant]]
+
+
+@dataclass
+class _Leased:
+    requests: int
+    until: float
+
+
+class RateLimiter:
+    """One replica's view of the budgets."""
+
+    def __init__(self, lease: Lease, clock: Callable[[], float] = time.monotonic) -> None:
+        """Limit by what a ledger grants.
+
+        Args:
+            lease: Asks the ledger.
+            clock: Seconds.
+        """
+        self._lease, self._clock = lease, clock
+        self._leased: dict[str, _Leased] = {}
+
+    async def wait_for(self, key: str, per_minute: float) -> float:
+        """Count one request; return 0 if it may be made, else the seconds after which to try again."""
+        leased = self._leased.get(key)
+        if leased is not None and leased.requests > 0 and self._clock() < leased.until:
+            leased.requests -= 1
+            return 0.0
+        grant = await self._lease(key, per_minute, max(1, int(per_minute * LEASE_SHARE)))
+        if grant.requests == 0:
+            return grant.retry_after_s
+        if len(self._leased) >= MAX_KEYS:
+            self._leased.clear()
+        until, leased = self._clock() + LEASE_TTL_S, self._leased.get(key)  # another request may have leased meanwhile
+        left = leased.requests if leased is not None and self._clock() < leased.until else 0
+        self._leased[key] = _Leased(left + grant.requests - 1, until)
+        return 0.0
+
+
+def local_lease(ledger: Ledger) -> Lease:
+    """Return the lease of a ledger in this process."""
+
+    async def lease(key: str, per_minute: float, wanted: int) -> Grant:
+        return ledger.lease(key, per_minute, wanted)
+
+    return lease

@@ -1,0 +1,89 @@
+"""From an exception to an answer: every error of every route leaves with one body and the right status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from rlplatform.errors import RlPlatformError
+from rlplatform.logs import get_logger
+from rlplatform.serve.errors import error_body, status_of
+
+RETRY_AFTER_S = 5
+_NAMES = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    413: "ContentTooLarge",
+    415: "UnsupportedMediaType",
+    421: "MisdirectedRequest",
+    422: "ValidationError",
+    429: "TooManyRequests",
+    431: "HeadersTooLarge",
+}
+_log = get_logger(__name__)
+
+
+class HttpError(RlPlatformError):
+    """A refusal that only HTTP has."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        """Refuse a request.
+
+        Args:
+            status: HTTP status.
+            message: What was wrong and what to do.
+            headers: Headers of the answer.
+        """
+        super().__init__(message)
+        self.status, self.headers = status, dict(headers or {})
+
+    def __reduce__(self) -> Any:
+        """Pickle with every argument."""
+        return HttpError, (self.status, str(self), self.headers)
+
+
+def refusal(error: Exception) -> Response:
+    """Return the answer to a request that failed; what is not ours is logged, and its inside stays here."""
+    headers: dict[str, str] = {}
+    if isinstance(error, HttpError):
+        status, name, headers = error.status, _NAMES.get(error.status, "Error"), error.headers
+        message = str(error)
+    elif isinstance(error, HTTPException):
+        status, name, headers = error.status_code, _NAMES.get(error.status_code, "Error"), dict(error.headers or {})
+        message = str(error.detail)
+    elif isinstance(error, RlPlatformError):
+        status, name, message = status_of(error), type(error).__name__, str(error)
+    else:
+        _log.error("a request failed", exc_info=error)
+        status, name = 500, "InternalServerError"
+        message = "The service failed at this request. Its log says why, under the X-Request-ID of this answer."
+    if status in (429, 503):
+        headers = {"Retry-After": str(RETRY_AFTER_S)} | headers
+    return Response(error_body(name, message), status, headers, "application/json")
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Answer every error of an app's routes with our body."""
+
+    async def answer(_: Request, error: Exception) -> Response:
+        return refusal(error)
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        details = [
+            {"field": ".".join(str(part) for part in problem["loc"]), "problem": problem["msg"]}
+            for problem in error.errors()
+        ]
+        message = "; ".join(f"{one['field']}: {one['problem']}" for one in details)
+        return Response(error_body("ValidationError", message, details), 422, media_type="application/json")
+
+    app.add_exception_handler(RequestValidationError, invalid)
+    for kind in (RlPlatformError, HTTPException, Exception):
+        app.add_exception_handler(kind, answer)
