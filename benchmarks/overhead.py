@@ -27,7 +27,7 @@ from benchmarks.page import describe_machine, write_page
 from rlplatform.algos.build import build_model
 from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import CheckpointSpec, EvaluationSpec, RunSpec
-from rlplatform.train.evaluate import student_t_975
+from rlplatform.train.student_t import student_t_975
 from rlplatform.train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from rlplatform import names
 from rlplatform.errors import ModelNotFound, RegistryError
-from rlplatform.policy.registry import CHAMPION, ModelRegistry
-from rlplatform.train.evaluate import student_t_975
+from rlplatform.policy.registry import CHAMPION, ModelRegistry, ModelVersion
+from rlplatform.train.student_t import student_t_975
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,30 @@ def decide_promotion(
     return PromotionDecision(False, f"Not better by more than {rule.min_gain:.6g} beyond doubt: {found}.")
 
 
+def compare(
+    candidate: ModelVersion, champion: ModelVersion | None, rule: PromotionRule, *, alias: str = CHAMPION
+) -> PromotionDecision:
+    """Decide whether a version replaces the one that `alias` points at; None: it points at none."""
+    if champion is not None and champion.number == candidate.number:
+        return PromotionDecision(False, f"{candidate.reference} is {alias!r} already.")
+    return decide_promotion(
+        Evaluation.from_metrics(candidate.manifest.metrics),
+        None if champion is None else Evaluation.from_metrics(champion.manifest.metrics),
+        rule,
+        has_champion=champion is not None,
+    )
+
+
+def check_candidate(reference: str) -> None:
+    """Check that a reference names one version by itself.
+
+    Raises:
+        RegistryError: It does not.
+    """
+    if "@" not in reference:
+        raise RegistryError(f"A candidate must be one version, got {reference!r}. Write it like '{reference}@3'.")
+
+
 def promote(
     registry: ModelRegistry, reference: str, rule: PromotionRule | None = None, *, alias: str = CHAMPION
 ) -> PromotionDecision:
@@ -102,21 +126,13 @@ def promote(
         ModelNotFound: There is no such version.
         RegistryError: The reference does not name one version.
     """
-    if "@" not in reference:
-        raise RegistryError(f"A candidate must be one version, got {reference!r}. Write it like '{reference}@3'.")
+    check_candidate(reference)
     candidate = registry.resolve(reference)
     try:
         champion = registry.resolve(f"{candidate.name}@{alias}")
     except ModelNotFound:
         champion = None
-    if champion is not None and champion.number == candidate.number:
-        return PromotionDecision(False, f"{candidate.reference} is {alias!r} already.")
-    decision = decide_promotion(
-        Evaluation.from_metrics(candidate.manifest.metrics),
-        None if champion is None else Evaluation.from_metrics(champion.manifest.metrics),
-        rule or PromotionRule(),
-        has_champion=champion is not None,
-    )
+    decision = compare(candidate, champion, rule or PromotionRule(), alias=alias)
     if decision.promote:
         registry.set_alias(candidate.name, alias, candidate.number)
     return decision

@@ -10,13 +10,13 @@ version as long as there is no champion. `folder_registry` keeps it in folders; 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from rlplatform.errors import RegistryError
+from rlplatform.errors import ModelNotFound, RegistryError, did_you_mean
 from rlplatform.policy.bundle import BundleManifest
 
 CHAMPION = "champion"
@@ -141,6 +141,80 @@ class ModelRegistry(Protocol):
         """
 
 
+def choose(model: Model, reference: Reference) -> int:
+    """Return the number of the version that a reference stands for.
+
+    Raises:
+        ModelNotFound: There is no such version or alias.
+    """
+    number = reference.number
+    if reference.alias is not None:
+        number = aliased(model, reference.alias)
+    elif number is None:
+        number = model.aliases.get(CHAMPION) or max(model.versions, default=None)
+    if number is None:
+        raise ModelNotFound(f"{model.name!r} has no versions. Publish one with `rlplatform models publish`.")
+    check_version(model, number)
+    return number
+
+
+def aliased(model: Model, alias: str) -> int:
+    """Return the number of the version that an alias points at.
+
+    Raises:
+        ModelNotFound: There is no such alias.
+    """
+    if alias not in model.aliases:
+        raise ModelNotFound(f"{model.name!r} has no alias {alias!r}. It has {_listed(sorted(model.aliases))}.")
+    return model.aliases[alias]
+
+
+def check_version(model: Model, number: int) -> None:
+    """Check that a model has a version.
+
+    Raises:
+        ModelNotFound: It has none of that number.
+    """
+    if number not in model.versions:
+        raise ModelNotFound(f"{model.name!r} has no version {number}. It has {_listed(model.versions)}.")
+
+
+def check_deletable(model: Model, number: int) -> None:
+    """Check that a model has a version, and that no alias points at it.
+
+    Raises:
+        ModelNotFound: It has none of that number.
+        RegistryError: An alias points at it.
+    """
+    check_version(model, number)
+    if pointing := sorted(alias for alias, target in model.aliases.items() if target == number):
+        raise RegistryError(
+            f"{model.name}@{number} cannot be deleted: {', '.join(map(repr, pointing))} points at it. "
+            "Move or remove the alias first."
+        )
+
+
+def next_number(name: str, last: int) -> int:
+    """Return the number of a model's next version.
+
+    Args:
+        name: The model.
+        last: The highest number that it ever had; 0 for none.
+
+    Raises:
+        RegistryError: There are no more numbers.
+    """
+    if last >= MAX_VERSION:
+        raise RegistryError(f"{name!r} has had {MAX_VERSION} versions, the most. Publish under another name.")
+    return last + 1
+
+
+def no_such_model(name: str, known: Collection[str], where: object) -> ModelNotFound:
+    """Build the error for a model that is not in the registry `where`."""
+    hint = did_you_mean(name, known) if known else "None is published yet."
+    return ModelNotFound(f"No model {name!r} in {where}. {hint} Publish with `rlplatform models publish`.")
+
+
 def parse_reference(reference: str) -> Reference:
     """Read `name`, `name@alias` or `name@number`.
 
@@ -183,3 +257,7 @@ def check_alias(alias: str) -> str:
             f"got {alias!r}. Use one like 'champion'."
         )
     return alias
+
+
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items)) or "none"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -17,6 +16,7 @@ from rlplatform.envs.make import make_env
 from rlplatform.specs.run import EnvSpec
 from rlplatform.train.policy_folder import Policy
 from rlplatform.train.seeding import derive_seed, preserved_rng, seed_everything
+from rlplatform.train.student_t import student_t_975
 
 MAX_LANES = 20
 """Most environments that are stepped together."""
@@ -147,25 +147,6 @@ def summarize(returns: np.ndarray, lengths: np.ndarray, success_threshold: float
         success,
         tuple(float(value) for value in returns),
         tuple(int(value) for value in lengths),
-    )
-
-
-def student_t_975(degrees: int) -> float:
-    """Return the 97.5 % quantile of Student's t, exact for 1 and 2 degrees of freedom, within 0.5 % from 3 on.
-
-    Source: Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.7.5.
-    """
-    if degrees == 1:
-        return 12.706205
-    if degrees == 2:
-        return 4.302653
-    z, v = NormalDist().inv_cdf(0.975), degrees
-    return (
-        z
-        + (z**3 + z) / (4 * v)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
     )
 
 

@@ -12,7 +12,8 @@ import torch
 
 from rlplatform.specs.run import EnvSpec
 from rlplatform.train.compare import compare_runs
-from rlplatform.train.evaluate import MAX_LANES, evaluate, student_t_975, summarize
+from rlplatform.train.evaluate import MAX_LANES, evaluate, summarize
+from rlplatform.train.student_t import student_t_975
 from rlplatform.train.trainer import Trainer
 from tests.envs_for_tests import TinyEnv
 from tests.unit.train.small_specs import small_spec
