@@ -1,13 +1,15 @@
-"""What a run books: the bundles of its placement group, whether they fit, and the GPU memory that goes with a share."""
+"""What a run or a search's trial books, whether it fits, and the GPU memory that goes with a share of a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import floor
 from typing import Literal
 
 from rlplatform.errors import ResourceError
 from rlplatform.specs.run import ResourceSpec, RunSpec
+from rlplatform.specs.search import SearchSpec
 
 CPU, GPU, MEMORY = "CPU", "GPU", "memory"
 CPUS_PER_WORKER = 1.0
@@ -31,7 +33,7 @@ class Booking:
         return sum(bundle.get(resource, 0.0) for bundle in self.bundles)
 
     def __str__(self) -> str:
-        text = _amounts(self.total(CPU), self.total(GPU), self.total(MEMORY))
+        text = _total(self)
         workers = len(self.bundles) - 1
         driver = f"driver {self.bundles[0].get(CPU, 0):g} CPU, {workers} environment workers"
         return f"{text} ({driver})" if workers else text
@@ -73,19 +75,72 @@ def check_fits(asked: Booking, nodes: Sequence[Mapping[str, float]], what: str =
     Raises:
         ResourceError: It never fits into what is there.
     """
+    if not _place(asked, [dict(node) for node in nodes]):
+        raise ResourceError(
+            f"{what} asks for {asked}; the cluster has {describe(nodes, memory=asked.total(MEMORY) > 0)}. Ask for "
+            "less with `resources.cpus`, `resources.gpus` or `env.n_workers`, add nodes, or wait for them with "
+            "`--wait-for-resources`."
+        )
+
+
+def trial_booking(search: SearchSpec) -> Booking:
+    """Return what one trial books: one driver trains all its seeds, each with its own memory and environment workers.
+
+    Args:
+        search: A search whose run's `env` is resolved.
+
+    Raises:
+        ResourceError: More than one GPU is asked for, and not a whole number.
+    """
+    driver, *workers = booking(search.run).bundles
+    seeds = len(search.seeds)
+    driver = {name: amount * seeds if name == MEMORY else amount for name, amount in driver.items()}
+    return Booking((driver, *workers * seeds))
+
+
+def check_concurrency(search: SearchSpec, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return how many trials can train at once: what the budget says, else as many as fit.
+
+    Args:
+        search: A search whose run's `env` is resolved.
+        nodes: Total resources of each living node.
+
+    Raises:
+        ResourceError: Not one trial fits, or not as many as `budget.concurrent` asks for.
+    """
+    asked = trial_booking(search)
+    check_fits(asked, nodes, "A trial")
+    most = min(search.budget.concurrent or search.n_trials, search.n_trials)
     free = [dict(node) for node in nodes]
+    fitting = next((count for count in range(most) if not _place(asked, free)), most)
+    if search.budget.concurrent is not None and fitting < most:
+        together = Booking(asked.bundles * most)
+        raise ResourceError(
+            f"`budget.concurrent`: {most} trials at once ask for {_total(together)}; the cluster has "
+            f"{describe(nodes, memory=asked.total(MEMORY) > 0)}, which holds {fitting}. Use "
+            f"`budget.concurrent: {fitting}`, leave it out for as many as fit, or book less for each with "
+            "`resources.cpus`, `resources.gpus` or `resources.memory_bytes` of the run."
+        )
+    return fitting
+
+
+def _place(asked: Booking, free: list[dict[str, float]]) -> bool:
+    """Take a booking out of what is free, bundle by bundle; return whether all of it fits."""
     # The largest first: then first-fit fails on no booking that matters here (workers are all alike).
     for bundle in sorted(asked.bundles, key=lambda part: -sum(part.values())):
-        fitting = (node for node in free if all(node.get(name, 0.0) >= amount for name, amount in bundle.items()))
+        needed = {name: _whole_share(amount) if name == GPU else amount for name, amount in bundle.items()}
+        fitting = (node for node in free if all(node.get(name, 0.0) >= needed[name] - 1e-6 for name in needed))
         home = next(fitting, None)
         if home is None:
-            raise ResourceError(
-                f"{what} asks for {asked}; the cluster has {describe(nodes, memory=asked.total(MEMORY) > 0)}. Ask for "
-                "less with `resources.cpus`, `resources.gpus` or `env.n_workers`, add nodes, or wait for them with "
-                "`--wait-for-resources`."
-            )
-        for name, amount in bundle.items():
+            return False
+        for name, amount in needed.items():
             home[name] -= amount
+    return True
+
+
+def _whole_share(gpus: float) -> float:
+    """Return how much of a node's GPUs a share takes: 0.4 takes a half, because two such shares fill a GPU."""
+    return gpus if gpus >= 1 else 1 / floor(1 / gpus + 1e-6)
 
 
 def describe(nodes: Sequence[Mapping[str, float]], memory: bool = True) -> str:
@@ -115,6 +170,10 @@ def apply_gpu_limit(limit: GpuLimit) -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(limit.fraction, torch.device(limit.device))
+
+
+def _total(asked: Booking) -> str:
+    return _amounts(asked.total(CPU), asked.total(GPU), asked.total(MEMORY))
 
 
 def _amounts(cpus: float, gpus: float, memory_bytes: float) -> str:
