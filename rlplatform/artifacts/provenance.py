@@ -79,8 +79,9 @@ def package_versions() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
+@lru_cache(maxsize=8)
 def git_revision(folder: Path) -> GitRevision | None:
-    """Return what is checked out at ``folder``; None if it is in no git repository or git is not there."""
+    """Return what was checked out at ``folder`` when this process first asked; None without a repository or git."""
     root = _git(folder, "rev-parse", "--show-toplevel")
     revision = _git(folder, "rev-parse", "HEAD")
     if not root or not revision:

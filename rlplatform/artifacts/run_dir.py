@@ -41,8 +41,10 @@ from rlplatform.names import (
     REQUEST_FILE,
     RUN_FILE,
     RUNS_DIR,
+    SEARCHES_DIR,
     SPEC_FILE,
     TENSORBOARD_DIR,
+    TRIALS_DIR,
 )
 from rlplatform.specs.load import dump_spec, load_run_spec
 from rlplatform.specs.run import RunSpec
@@ -73,22 +75,24 @@ class RunDir:
         return hash(self.path)
 
     @classmethod
-    def create(cls, home: Path, spec: RunSpec) -> RunDir:
+    def create(cls, home: Path, spec: RunSpec, path: Path | None = None) -> RunDir:
         """Make a new folder for a run of ``spec``, with spec.yaml and run.json in it.
 
         Args:
             home: The folder that holds ``runs/``.
             spec: What to train, with every ``auto`` resolved.
+            path: Where, for the run of a search's trial. None: under ``runs/``, with an id of its own.
 
         Raises:
             StorageError: If the folder cannot be written.
         """
         now = datetime.now(UTC)
-        path = home.absolute() / RUNS_DIR / _new_id(spec, now)
-        if path.exists():  # one in 65,536 within the same second
-            return cls.create(home, spec)
+        if path is None:
+            path = home.absolute() / RUNS_DIR / _new_id(spec, now)
+            if path.exists():  # one in 65,536 within the same second
+                return cls.create(home, spec)
         record = RunRecord(
-            id=path.name,
+            id=cls(path).id,
             name=spec.title,
             algorithm=spec.algorithm.name,
             env=spec.env.id,
@@ -117,8 +121,9 @@ class RunDir:
             RunNotFound: If there is no such run, or several begin so.
         """
         path = Path(run_id_or_path)
-        if (path / RUN_FILE).is_file():
-            return cls(path)
+        for place in (path, home / path):  # the id of a trial's run is its path below home
+            if path.name and (place / RUN_FILE).is_file():
+                return cls(place)
         wanted = str(run_id_or_path)
         known = _run_ids(home)
         begins = [wanted] if wanted in known else [run_id for run_id in known if wanted and run_id.startswith(wanted)]
@@ -135,13 +140,18 @@ class RunDir:
 
     @property
     def id(self) -> str:
-        """The run's id, which is its folder's name."""
-        return self.path.name
+        """The run's id: its folder's name, or for the run of a trial its path below home."""
+        return self.path.relative_to(self.home).as_posix() if self._is_of_trial else self.path.name
 
     @property
     def home(self) -> Path:
-        """The folder that holds ``runs/``."""
-        return self.path.parents[1]
+        """The folder that holds ``runs/`` and ``searches/``."""
+        return self.path.parents[4 if self._is_of_trial else 1]
+
+    @property
+    def _is_of_trial(self) -> bool:
+        parents = self.path.parents  # searches/<id>/trials/<trial>/seed_<n>
+        return len(parents) > 4 and parents[1].name == TRIALS_DIR and parents[3].name == SEARCHES_DIR
 
     @property
     def spec_path(self) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from rlplatform import names
 from rlplatform.artifacts.atomic import replace_dir, write_json
 from rlplatform.artifacts.checkpoint import Checkpoint, CheckpointStore, Kind
-from rlplatform.artifacts.jsonl import JsonlWriter
+from rlplatform.artifacts.jsonl import JsonlWriter, read_jsonl
 from rlplatform.artifacts.mirror import Push, mirrored
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.run_record import RunProgress
@@ -45,6 +45,7 @@ PULSE_S = 0.5
 RECORD_S = 5.0
 """Seconds between two writes of the progress into run.json."""
 
+_EVALUATION = "evaluation"
 _log = get_logger(__name__)
 
 
@@ -84,6 +85,10 @@ class Trainer:
         self._request: Request | None = None
         self._push: Push = lambda: None
         self._early_stop = ""
+        self.evaluations: list[tuple[int, EvalResult]] = []
+        """Step and result of every evaluation during training."""
+        self.result: RunResult | None = None
+        """How the attempt ended, once it has."""
         self._step = self._began_step = 0
         self._began_at = time.monotonic()
         self._pulse_at = self._record_at = 0.0
@@ -113,12 +118,22 @@ class Trainer:
             RlPlatformError: The run failed for a reason its user can mend.
             TrainingFailed: The run failed; the error log holds the traceback.
         """
+        with self.attempt():
+            return self._train()
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Be the one who trains this run during the block, from its newest checkpoint on.
+
+        For a caller with a loop of its own: `step` in it, then `complete` or `leave`. The run's folder then says how
+        the block ended, also if it ended by an exception, which comes out as `fit` would raise it.
+        """
         with self.run_dir.lock(), mirrored(self.run_dir.path) as self._push:
             if self.run_dir.read().state not in ("created", "queued"):
                 self.run_dir.clear_request()  # It was to an attempt that died before it could answer.
             try:
                 with self._started():
-                    result = self._train()
+                    yield
             except (Exception, KeyboardInterrupt) as error:
                 interrupted = isinstance(error, KeyboardInterrupt)
                 reason = str(error) if isinstance(error, RlPlatformError) else f"{type(error).__name__}: {error}"
@@ -130,10 +145,10 @@ class Trainer:
                 _log.exception("run %s failed", self.run_dir.id)
                 raise TrainingFailed(f"Run {self.run_dir.id} failed. {reason}") from error
             self.run_dir.clear_request()
+            result = self.result or RunResult(self.run_dir.id, "paused", self._step, "left without a checkpoint")
             self.run_dir.end_attempt(
                 result.state, result.step, result.reason, result=result.summary(), progress=self._run_progress()
             )
-            return result
 
     def request_stop(self, request: Request = "stop") -> None:
         """Ask, from any thread, that the run stop or pause at the next rollout boundary, with a checkpoint."""
@@ -170,30 +185,42 @@ class Trainer:
             self.session.log()
         if due(self.spec.evaluation.every_steps):
             self._evaluate()
-        if due(self.spec.checkpoint.every_steps) and not (self.session.done or self._early_stop):
-            self._checkpoint("scheduled")
+        if due(self.spec.checkpoint.every_steps) and not self.done:
+            self.checkpoint("scheduled")
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to train: the budget's steps are done, or a rule stopped the run early."""
+        return self.session.done or bool(self._early_stop)
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the time limit of this attempt was reached."""
+        limit = self.spec.budget.time_limit_s
+        return limit is not None and time.monotonic() - self._began_at >= limit
 
     def _train(self) -> RunResult:
-        limit = self.spec.budget.time_limit_s
-        while not (self.session.done or self._early_stop):
+        while not self.done:
             self._pulse()
             if self._request is not None:
-                return self._leave("paused" if self._request == "pause" else "stopped", f"asked to {self._request}")
-            if limit is not None and time.monotonic() - self._began_at >= limit:
-                return self._leave("stopped", f"the time limit of {limit:g} s was reached")
+                return self.leave("paused" if self._request == "pause" else "stopped", f"asked to {self._request}")
+            if self.time_is_up:
+                return self.leave("stopped", f"the time limit of {self.spec.budget.time_limit_s:g} s was reached")
             self.step()
-        return self._complete()
+        return self.complete()
 
-    def _leave(self, state: Literal["paused", "stopped"], reason: str) -> RunResult:
+    def leave(self, state: Literal["paused", "stopped"], reason: str) -> RunResult:
+        """End the attempt before the budget is done, with a checkpoint where environments can be saved anywhere."""
         if not self.session.rebuilds_envs:  # else it goes on from the last scheduled checkpoint, which is exact
-            self._checkpoint("stop")
+            self.checkpoint("stop")
         return self._result(state, reason, None)
 
-    def _complete(self) -> RunResult:
+    def complete(self) -> RunResult:
+        """End the run: its final checkpoint, its final evaluation, its tables."""
         newest = self._newest_checkpoint()
         if newest is None or newest.manifest.step != self.session.step or newest.manifest.kind != "final":
             self.session.log()
-            self._checkpoint("final")
+            self.checkpoint("final")
         n_episodes = self.spec.evaluation.final_episodes
         final = self._measure("final evaluation", n_episodes) if n_episodes else None
         if self.spec.tracking.csv:
@@ -204,7 +231,9 @@ class Trainer:
         self, state: Literal["completed", "paused", "stopped"], reason: str, final: EvalResult | None
     ) -> RunResult:
         self._listener.on_progress(replace(self.progress, state=state))
-        return RunResult(self.run_dir.id, state, self.session.step, reason, final, self._history.best_return)
+        best = self._history.best_return
+        self.result = RunResult(self.run_dir.id, state, self.session.step, reason, final, best)
+        return self.result
 
     # --- starting and ending -----------------------------------------------------------------------------------------
 
@@ -220,6 +249,7 @@ class Trainer:
             self._step = self._began_step = self.session.step
             self._records.truncate(self._offsets[0])
             self._evaluations.truncate(self._offsets[1])
+            self.evaluations = list(_evaluations(self.run_dir.evaluations_path))
             with preserved_rng():  # whatever a sink draws when it begins
                 for sink in self._sinks():
                     self._metrics.add(sink)
@@ -239,7 +269,7 @@ class Trainer:
             if damaged:
                 _log.warning("every checkpoint of run %s is damaged; it starts again at step 0", self.run_dir.id)
             if self.spec.init_from is not None:
-                start_from_policy(self.session, self.spec.init_from, self.run_dir.path.parents[1])
+                start_from_policy(self.session, self.spec.init_from, self.run_dir.home)
         _log.info(
             "run %s at step %d on %s; %d environments (%s), restored by %s",
             self.run_dir.id,
@@ -269,21 +299,21 @@ class Trainer:
             yield TensorBoardSink(self.run_dir.tb_path, purge_step=self._step + 1)
         if tracking.wandb is not None:
             config = self.spec.model_dump(mode="json")
-            yield WandbSink(tracking.wandb, self.run_dir.path, self.run_dir.id, config)
+            yield WandbSink(tracking.wandb, self.run_dir.path, self.run_dir.id.replace("/", "-"), config)
 
     def _newest_checkpoint(self) -> Checkpoint | None:
         return max(self._store.all(), key=lambda checkpoint: checkpoint.manifest.step, default=None)
 
-    def _checkpoint(self, kind: Kind) -> None:
-        """Write a checkpoint of this boundary, unless there is one."""
+    def checkpoint(self, kind: Kind) -> Checkpoint:
+        """Return a checkpoint of this boundary; it is written unless there is one."""
         session, newest = self.session, self._newest_checkpoint()
         if newest is not None and newest.manifest.step == session.step and newest.manifest.kind == kind:
-            return
+            return newest
         if session.rebuilds_envs:
             session.rebuild_envs()
         offsets = (self._records.sync(), self._evaluations.sync())
         extra = {"history": asdict(self._history), "offsets": offsets, "early_stop": self._early_stop}
-        self._store.write(
+        written = self._store.write(
             number=0 if newest is None else newest.manifest.number + 1,
             step=session.step,
             kind=kind,
@@ -292,12 +322,14 @@ class Trainer:
             fill=lambda folder, donor: session.save(folder, donor=donor.path if donor else None, extra=extra),
         )
         self._push()
+        return written
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
         """Evaluate the current policy, keep it if it is the best so far, and decide whether to stop."""
-        result = self._measure("evaluation", self.spec.evaluation.n_episodes)
+        result = self._measure(_EVALUATION, self.spec.evaluation.n_episodes)
+        self.evaluations.append((self.session.step, result))
         self._metrics.write(self.session.step, result.metrics())
         decision = after_evaluation(self.spec.early_stop, self._history, result.return_mean)
         self._history, self._early_stop = decision.history, decision.reason
@@ -348,3 +380,12 @@ class Trainer:
             fps=now.fps,
             updated_at=datetime.now(UTC),
         )
+
+
+def _evaluations(path: Path) -> Iterator[tuple[int, EvalResult]]:
+    """Yield step and result of the evaluations during training that a run's folder holds."""
+    for record in read_jsonl(path):
+        step, purpose = record.pop(names.STEP), record.pop("purpose")
+        if purpose == _EVALUATION:
+            fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
+            yield step, EvalResult(**fields)

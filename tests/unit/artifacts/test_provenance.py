@@ -16,28 +16,32 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+look_up = git_revision.__wrapped__
+"""Without the memory that a process has."""
+
+
 def test_a_revision_is_the_commit_and_whether_tracked_files_differ(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
-    assert git_revision(tmp_path) is None  # no commit yet
+    assert look_up(tmp_path) is None  # no commit yet
     (tmp_path / "a.py").write_text("1")
     git(tmp_path, "add", "a.py")
     git(tmp_path, "commit", "-q", "-m", "first")
     (tmp_path / "untracked").touch()
-    clean = git_revision(tmp_path)
+    clean = look_up(tmp_path)
     assert clean is not None
     assert (clean.revision, clean.dirty) == (git(tmp_path, "rev-parse", "HEAD"), False)
     assert Path(clean.root).samefile(tmp_path)
     (tmp_path / "a.py").write_text("22")
-    changed = git_revision(tmp_path)
+    changed = look_up(tmp_path)
     assert changed is not None
     assert changed.dirty
 
 
 def test_a_folder_without_git_has_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert git_revision(tmp_path) is None
+    assert look_up(tmp_path) is None
     monkeypatch.setenv("PATH", "")
-    assert git_revision(tmp_path) is None
+    assert look_up(tmp_path) is None
 
 
 def test_versions_are_those_of_the_installed_packages() -> None:
