@@ -1,7 +1,7 @@
 """The copy of a run's folder in an object store, from which another machine can go on.
 
-    RLPLATFORM_REMOTE/runs/<id>/index.json           which files the folder has, and their hashes: the commit
-                                objects/<sha256>     their contents
+    RLPLATFORM_REMOTE/runs/<id>.json         which files the folder has, and their hashes: the commit
+                      runs/<id>/<sha256>     their contents
 
 Objects never change; what is in the store already, such as the old chunks of a replay buffer, is not sent again. The
 index is replaced last, in one write, so a push that is killed leaves the copy as it was before: checkpoints and metrics
@@ -36,8 +36,7 @@ from rlplatform.logs import get_logger
 from rlplatform.names import CHECKPOINTS_DIR, MANIFEST_FILE, REQUEST_FILE, RUNS_DIR, SEARCHES_DIR
 from rlplatform.specs.settings import load_settings
 
-INDEX_FILE = "index.json"
-OBJECTS_DIR = "objects"
+INDEX_SUFFIX = ".json"
 STATE_FILE = ".mirror.json"
 """In the folder itself: what `State` says."""
 _SNAPSHOT = ".mirror-"
@@ -115,7 +114,7 @@ class Mirror:
 
     def _send(self, snapshot: Path, index: Index) -> None:
         """Send what the store lacks, then the index, then remove what no index names any more."""
-        there = self._remote.objects_in(f"{self._key}/{OBJECTS_DIR}")
+        there = self._remote.objects_in(self._key)
         wanted = {record.sha256: (name, record.bytes) for name, record in index.files.items()}
         missing = [digest for digest, (_, n_bytes) in wanted.items() if there.get(digest) != n_bytes]
 
@@ -125,7 +124,7 @@ class Mirror:
 
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(send, missing))
-            self._remote.write(f"{self._key}/{INDEX_FILE}", index.model_dump_json(indent=1).encode())
+            self._remote.write(f"{self._key}{INDEX_SUFFIX}", index.model_dump_json(indent=1).encode())
             list(pool.map(lambda digest: self._remote.delete(self._object(digest)), there.keys() - wanted.keys()))
 
     def pull(self) -> None:
@@ -159,12 +158,12 @@ class Mirror:
         Raises:
             StorageError: The store cannot be reached, or the index is of another version.
         """
-        text = self._remote.read(f"{self._key}/{INDEX_FILE}")
+        text = self._remote.read(f"{self._key}{INDEX_SUFFIX}")
         try:
             return None if text is None else Index.model_validate_json(text)
         except ValidationError as error:
             raise StorageError(
-                f"{self._remote.uri}/{self._key}/{INDEX_FILE} is damaged or of another version."
+                f"{self._remote.uri}/{self._key}{INDEX_SUFFIX} is damaged or of another version."
             ) from error
 
     def is_behind(self) -> bool:
@@ -183,7 +182,7 @@ class Mirror:
             return State(writer=secrets.token_hex(8))
 
     def _object(self, digest: str) -> str:
-        return f"{self._key}/{OBJECTS_DIR}/{digest}"
+        return f"{self._key}/{digest}"
 
     def _fetch(self, folder: Path, name: str, record: FileRecord) -> bool:
         """Write one file of the copy; return whether it is what the index says."""
@@ -263,7 +262,7 @@ def _remote_id(run: str, error: RunNotFound) -> str:
     remote = load_settings().remote
     if remote is None:
         raise error
-    known = RemoteFolder(remote).folders_in(RUNS_DIR)
+    known = [name.removesuffix(INDEX_SUFFIX) for name in RemoteFolder(remote).objects_in(RUNS_DIR)]
     begins = [run] if run in known else [run_id for run_id in known if run and run_id.startswith(run)]
     if len(begins) != 1:
         there = f"{len(begins)} begin so" if begins else "nor is it"

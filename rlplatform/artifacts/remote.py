@@ -96,15 +96,11 @@ class RemoteFolder:
         Raises:
             StorageError: The store cannot be reached or read.
         """
-        return {entry.base_name: entry.size for entry in self._entries(name) if entry.is_file}
+        from pyarrow import fs
 
-    def folders_in(self, name: str) -> tuple[str, ...]:
-        """Return the names of the folders in a folder.
-
-        Raises:
-            StorageError: The store cannot be reached or read.
-        """
-        return tuple(sorted(entry.base_name for entry in self._entries(name) if not entry.is_file))
+        folder = fs.FileSelector(f"{self._path}/{name}", allow_not_found=True)
+        with self._errors():
+            return {entry.base_name: entry.size for entry in self._store.get_file_info(folder) if entry.is_file}
 
     def delete(self, name: str) -> None:
         """Remove an object.
@@ -123,18 +119,12 @@ class RemoteFolder:
             while chunk := source.read(_CHUNK_BYTES):
                 yield chunk
 
-    def _entries(self, name: str) -> list[Any]:
-        from pyarrow import fs
-
-        with self._errors():
-            return list(self._store.get_file_info(fs.FileSelector(f"{self._path}/{name}", allow_not_found=True)))
-
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError as error:  # whoever reads what may be missing has caught it
+            raise StorageError(_in_words(self.uri, "NO_SUCH_BUCKET")) from error
         except OSError as error:
             raise StorageError(_in_words(self.uri, str(error))) from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rlplatform.artifacts.checkpoint import CheckpointStore
-from rlplatform.artifacts.mirror import OBJECTS_DIR, Index, Mirror, open_run
+from rlplatform.artifacts.mirror import Index, Mirror, open_run
 from rlplatform.artifacts.remote import RemoteFolder
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.errors import RunNotFound, RunStateError, SpecError, StorageError
@@ -165,7 +165,7 @@ def test_what_is_there_is_not_sent_again_and_what_is_pruned_is_removed(
     assert sorted(sent) == ["manifest.json", "metrics.jsonl", "model.zip"]
     copy = index(run, bucket)
     assert [name for name in copy.files if "step_000000000064" in name] == []
-    objects = {key.rpartition("/")[2] for key in bucket.objects() if f"/{OBJECTS_DIR}/" in key}
+    objects = {key.rpartition("/")[2] for key in bucket.objects() if f"/{run.id}/" in key}
     assert objects == {record.sha256 for record in copy.files.values()}
     assert not list(run.path.glob(".mirror-*"))
 
@@ -194,7 +194,7 @@ def test_a_push_that_is_killed_leaves_the_copy_as_it_was(
 
 def test_a_damaged_object_costs_its_checkpoint_alone(run: RunDir, bucket: Bucket, tmp_path: Path) -> None:
     record = index(run, bucket).files["checkpoints/step_000000000128/model.zip"]
-    bucket.put(f"rlplatform/runs/{run.id}/{OBJECTS_DIR}/{record.sha256}", b"rot")
+    bucket.put(f"rlplatform/runs/{run.id}/{record.sha256}", b"rot")
     elsewhere = open_run(tmp_path / "elsewhere", run.id)
     newest, damaged = CheckpointStore(elsewhere.checkpoints_path, 2).newest_good()
     assert newest is not None
@@ -272,7 +272,7 @@ def test_an_index_that_points_out_of_its_folder_is_refused(run: RunDir, bucket: 
     copy = index(run, bucket)
     record = next(iter(copy.files.values()))
     evil = copy.model_copy(update={"files": {"../../evil": record}})
-    bucket.put(f"rlplatform/runs/{run.id}/index.json", evil.model_dump_json().encode())
+    bucket.put(f"rlplatform/runs/{run.id}.json", evil.model_dump_json().encode())
     with pytest.raises(StorageError, match=r"names the file '\.\./\.\./evil', outside of its folder"):
         open_run(tmp_path / "elsewhere", run.id)
     assert not (tmp_path / "evil").exists()
