@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from rlplatform.commands.options import Json, Overrides
 from rlplatform.commands.output import next_commands, print_json, say
+from rlplatform.specs.run import RunSpec
+from rlplatform.specs.search import SearchSpec
 
 app = typer.Typer(help="Write, check and describe configs.", no_args_is_help=True)
 
@@ -30,34 +34,73 @@ evaluation:
 """
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """A config that was found good."""
+
+    spec: RunSpec | SearchSpec
+    summary: str
+    command: str
+    """The command that takes it."""
+
+
 @app.command()
 def validate(
     configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="YAML files.", show_default=False)],
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Check configs as training would: fields, names, and that the algorithm fits the environment."""
+    """Check configs of runs and of searches: fields, names, and that the algorithm fits the environment."""
+    from rlplatform.specs.search_load import is_search
+
+    checked = {str(path): (_check_search if is_search(path) else _check_run)(path, overrides or ()) for path in configs}
+    if as_json:
+        print_json({path: found.spec for path, found in checked.items()})
+        return
+    for path, found in checked.items():
+        print(f"{path}: {found.summary}")
+    first = str(configs[0])
+    next_commands((f"rlplatform {checked[first].command} {shlex.quote(first)}", "start it"))
+
+
+def _check_run(path: Path, overrides: Sequence[str]) -> _Checked:
     from rlplatform.specs.load import load_run_spec
     from rlplatform.train.resolve import resolve
 
-    specs = {str(path): resolve(load_run_spec(path, overrides=overrides or ()).spec) for path in configs}
-    if as_json:
-        print_json(specs)
-        return
-    for path, spec in specs.items():
-        print(
-            f"{path}: {spec.algorithm.name} on {spec.env.id}, {spec.env.n_envs} environments ({spec.env.backend}, "
-            f"restored by {spec.env.state}), {spec.budget.total_timesteps:,} steps"
-        )
-    next_commands((f"rlplatform train {shlex.quote(str(configs[0]))}", "train it"))
+    spec = resolve(load_run_spec(path, overrides=overrides).spec)
+    return _Checked(spec, _summary(spec), "train")
+
+
+def _check_search(path: Path, overrides: Sequence[str]) -> _Checked:
+    from rlplatform.specs.search_load import load_search_spec
+    from rlplatform.train.resolve import resolve
+
+    spec = load_search_spec(path, overrides=overrides)
+    spec = spec.model_copy(update={"run": resolve(spec.run)})
+    parameters, seeds = len(spec.space), len(spec.seeds)
+    how = spec.sampler.name if spec.scheduler.name == "none" else f"{spec.sampler.name} and {spec.scheduler.name}"
+    summary = (
+        f"{spec.n_trials} trials of {parameters} parameter{'' if parameters == 1 else 's'} by {how}, "
+        f"{seeds} seed{'' if seeds == 1 else 's'} each; {_summary(spec.run)}"
+    )
+    return _Checked(spec, summary, "tune")
+
+
+def _summary(spec: RunSpec) -> str:
+    return (
+        f"{spec.algorithm.name} on {spec.env.id}, {spec.env.n_envs} environments ({spec.env.backend}, "
+        f"restored by {spec.env.state}), {spec.budget.total_timesteps:,} steps"
+    )
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of a run's config, for editors."""
-    from rlplatform.specs.schema import run_spec_schema
+def schema(
+    of: Annotated[Literal["run", "search"], typer.Argument(metavar="[run|search]", help="Of which config.")] = "run",
+) -> None:
+    """Print the JSON Schema of a run's or a search's config, for editors."""
+    from rlplatform.specs.schema import run_spec_schema, search_spec_schema
 
-    print_json(run_spec_schema())
+    print_json(run_spec_schema() if of == "run" else search_spec_schema())
 
 
 @app.command()

@@ -22,7 +22,7 @@ from rlplatform.specs.search_space import Point, Space, grid_points
 
 OBJECTIVE_METRICS = (EVAL_RETURN_MEAN, EVAL_SUCCESS_RATE, EVAL_LENGTH_MEAN)
 """What evaluations report and trials can be compared by."""
-_SAMPLERS = ("random", "grid", "tpe", "gp", "cmaes")
+SAMPLERS = ("random", "grid", "tpe", "gp", "cmaes")
 
 
 class SamplerSpec(Spec):
@@ -76,7 +76,7 @@ class SearchSpec(Spec):
     """What every trial trains, but for the parameters of the space."""
     space: Annotated[Space, Field(min_length=1)]
     """Parameters that trials choose, by dotted path such as `algorithm.learning_rate`, each with what it may be."""
-    sampler: Annotated[SamplerSpec, tagged("name", "sampler", _SAMPLERS)] = SamplerSpec()
+    sampler: Annotated[SamplerSpec, tagged("name", "sampler", SAMPLERS)] = SamplerSpec()
     scheduler: SchedulerSpec = NoScheduler()
     """What stops trials early, or breeds them."""
     objective: ObjectiveSpec = ObjectiveSpec()

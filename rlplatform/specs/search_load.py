@@ -48,6 +48,16 @@ def load_search_spec(
     return _search(layers, run)
 
 
+def is_search(path: str | FilePath) -> bool:
+    """Return whether a file holds a search, which has a `space`.
+
+    Raises:
+        SpecError: It cannot be read, or is no mapping.
+    """
+    starts = f"A run starts with `algorithm:`, `env:` and `budget:`. {_STARTS}"
+    return "space" in read_mapping(FilePath(path), starts).data
+
+
 def search_spec_from_mapping(data: Mapping[str, Any], source: str) -> SearchSpec:
     """Check a search that is already data, such as JSON; its `run` must be a mapping.
 
