@@ -68,11 +68,17 @@ def batch_rewards(function: RewardFunction, obs: Any, action: Any, next_obs: Any
     """Return the rewards of one batch as float64 [n].
 
     Raises:
-        EnvError: If the function does not give n finite numbers.
+        EnvError: If the function takes other arguments, or does not give n finite numbers.
     """
-    rewards = np.asarray(function(obs, action, next_obs), dtype=np.float64)
+    name = getattr(function, "__qualname__", repr(function))
+    try:
+        rewards = np.asarray(function(obs, action, next_obs), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise EnvError(
+            f"The reward function {name!r} must take (obs, action, next_obs), arrays [n, …], and give numbers [n]; "
+            f"it raised {type(error).__name__}: {error}. Mend it."
+        ) from error
     if rewards.shape != (n,) or not np.isfinite(rewards).all():
-        name = getattr(function, "__qualname__", repr(function))
         raise EnvError(
             f"The reward function {name!r} must give finite numbers of shape ({n},) for a batch of {n}, "
             f"got shape {rewards.shape}: {np.array2string(rewards, threshold=8)}. "

@@ -13,6 +13,7 @@ import numpy as np
 
 from rlplatform import names
 from rlplatform.envs.make import make_env
+from rlplatform.errors import EnvError
 from rlplatform.specs.run import EnvSpec
 from rlplatform.train.policy_folder import Policy
 from rlplatform.train.seeding import derive_seed, preserved_rng, seed_everything
@@ -110,6 +111,9 @@ def evaluate(
         seed: Base of the episodes' seeds.
         deterministic: Act greedily.
         success_threshold: Return from which an episode counts as a success.
+
+    Raises:
+        EnvError: A return is not finite.
     """
     n_lanes = min(n_episodes, MAX_LANES)
     returns, lengths = np.zeros(n_episodes), np.zeros(n_episodes, dtype=int)
@@ -122,6 +126,12 @@ def evaluate(
         if isinstance(policy, Policy):
             policy.renew_noise(n_lanes)
         _play(policy, lanes, seed, deterministic, returns, lengths)
+    if not np.isfinite(returns).all():
+        episode = int(np.flatnonzero(~np.isfinite(returns))[0])
+        raise EnvError(
+            f"Rewards of {env.id} must be finite numbers, but episode {episode} of an evaluation returned "
+            f"{returns[episode]} after {lengths[episode]} steps. Mend the environment's reward."
+        )
     return summarize(returns, lengths, success_threshold)
 
 

@@ -66,6 +66,17 @@ def broken(obs: Any, action: Any, next_obs: Any) -> Any:
     return np.full(len(next_obs), np.nan)
 
 
+def two_arguments(obs: Any, action: Any) -> Any:
+    return np.zeros(len(obs))
+
+
+def test_a_function_that_takes_other_arguments_is_named_and_not_the_environment() -> None:
+    env = make_env(EnvSpec(id="CartPole-v1", reward=f"{HERE}:two_arguments"), training=True)
+    env.reset(seed=0)
+    with pytest.raises(EnvError, match=r"The reward function 'two_arguments' must take \(obs, action, next_obs\)"):
+        env.step(1)
+
+
 def test_ones_own_function_gets_observation_action_and_next_observation() -> None:
     env = make_env(EnvSpec(id="CartPole-v1", reward=f"{HERE}:progress"), training=True)
     first, _ = env.reset(seed=0)

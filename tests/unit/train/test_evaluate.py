@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlplatform.errors import EnvError
 from rlplatform.specs.run import EnvSpec
 from rlplatform.train.compare import compare_runs
 from rlplatform.train.evaluate import MAX_LANES, evaluate, summarize
@@ -92,6 +93,20 @@ def test_a_reward_function_does_not_change_the_reported_return() -> None:
         evaluate(AlwaysLeft(), shaped, n_episodes=3, seed=0).returns
         == evaluate(AlwaysLeft(), CARTPOLE, n_episodes=3, seed=0).returns
     )
+
+
+class NeverFinite(TinyEnv):
+    """Rewards nothing that is a number."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, _, *rest = super().step(action)
+        return obs, float("nan"), *rest  # type: ignore[return-value]
+
+
+def test_a_reward_that_is_not_a_number_is_named() -> None:
+    env = EnvSpec(id="tests.unit.train.test_evaluate:NeverFinite")
+    with pytest.raises(EnvError, match=r"NeverFinite must be finite numbers, but episode 0 .* returned nan"):
+        evaluate(AlwaysLeft(), env, n_episodes=2, seed=0)
 
 
 def test_the_summary_holds_by_hand() -> None:
