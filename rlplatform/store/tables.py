@@ -137,15 +137,18 @@ MODELS = Table(
     "models",
     METADATA,
     Column("name", Text, primary_key=True),
-    _required("last_version", Integer),  # The highest number ever given, so that a deleted one is not given again.
+    # A deleted model keeps its row, and with it the highest number it ever gave: no reference ever means two policies.
+    _required("last_version", Integer),
+    _required("is_deleted", Boolean),
 )
 
 MODEL_VERSIONS = Table(
     "model_versions",
     METADATA,
-    Column("model", Text, ForeignKey("models.name", ondelete="CASCADE"), primary_key=True),
+    Column("model", Text, ForeignKey("models.name"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     _required("manifest", Text),  # The text of policy.json.
+    Column("run_id", Text, index=True),
     _required("files", JSON),
     _required("published_at", UtcDateTime),
 )
@@ -156,7 +159,6 @@ MODEL_ALIASES = Table(
     Column("model", Text, primary_key=True),
     Column("alias", Text, primary_key=True),
     _required("number", Integer),
-    ForeignKeyConstraint(["model"], ["models.name"], ondelete="CASCADE"),
     # A version that an alias points at cannot go.
     ForeignKeyConstraint(
         ["model", "number"], ["model_versions.model", "model_versions.number"], name="fk_model_aliases_version"
@@ -167,7 +169,7 @@ PROMOTIONS = Table(
     "promotions",
     METADATA,
     Column("id", Integer, primary_key=True),
-    _required("model", Text, ForeignKey("models.name", ondelete="CASCADE"), index=True),
+    _required("model", Text, ForeignKey("models.name"), index=True),
     _required("number", Integer),
     _required("alias", Text),
     _required("promoted", Boolean),

@@ -61,6 +61,7 @@ def _models() -> None:
         "models",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("last_version", sa.Integer(), nullable=False),
+        sa.Column("is_deleted", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_models"),
     )
     op.create_table(
@@ -68,11 +69,13 @@ def _models() -> None:
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("manifest", sa.String(), nullable=False),
+        sa.Column("run_id", sa.String()),
         sa.Column("files", sa.JSON(), nullable=False),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(["model"], ["models.name"], name="fk_model_versions_model", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["model"], ["models.name"], name="fk_model_versions_model"),
         sa.PrimaryKeyConstraint("model", "number", name="pk_model_versions"),
     )
+    op.create_index("ix_model_versions_run_id", "model_versions", ["run_id"])
     op.create_table(
         "model_aliases",
         sa.Column("model", sa.String(), nullable=False),
@@ -81,7 +84,6 @@ def _models() -> None:
         sa.ForeignKeyConstraint(
             ["model", "number"], ["model_versions.model", "model_versions.number"], name="fk_model_aliases_version"
         ),
-        sa.ForeignKeyConstraint(["model"], ["models.name"], name="fk_model_aliases_model", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("model", "alias", name="pk_model_aliases"),
     )
     op.create_table(
@@ -94,7 +96,7 @@ def _models() -> None:
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("actor", sa.String()),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(["model"], ["models.name"], name="fk_promotions_model", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["model"], ["models.name"], name="fk_promotions_model"),
         sa.PrimaryKeyConstraint("id", name="pk_promotions"),
     )
     op.create_index("ix_promotions_model", "promotions", ["model"])

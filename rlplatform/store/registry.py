@@ -1,0 +1,342 @@
+"""The model registry in the database: who is which is in rows, the bundles lie in the folders of `version_folder`.
+
+A version is its row: it appears, and goes, with the transaction that adds or deletes that. Folders follow the rows. A
+bundle is copied aside first, and renamed to its place inside the transaction; a folder without a row is what a kill
+left, and is swept. Writers take turns over the whole registry; readers wait for nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, text, update
+
+from rlplatform.artifacts.atomic import recover_dirs, storage_errors, sync_folder, sync_tree
+from rlplatform.artifacts.checkpoint import FileRecord
+from rlplatform.artifacts.locks import file_lock
+from rlplatform.errors import ModelNotFound, RegistryError
+from rlplatform.names import BUNDLE_JSON_FILE, LOCK_FILE
+from rlplatform.policy.bundle import BundleManifest
+from rlplatform.policy.promotion import PromotionDecision, PromotionRule, check_candidate, compare
+from rlplatform.policy.registry import (
+    CHAMPION,
+    Model,
+    ModelVersion,
+    aliased,
+    check_alias,
+    check_deletable,
+    check_model_name,
+    check_version,
+    choose,
+    next_number,
+    no_such_model,
+    parse_reference,
+)
+from rlplatform.policy.version_folder import (
+    VERSIONS_DIR,
+    VersionRecord,
+    fill_version,
+    verify_files,
+    version_numbers,
+    version_path,
+)
+from rlplatform.store.database import PATIENCE_S, Database
+from rlplatform.store.tables import MODEL_ALIASES as ALIASES
+from rlplatform.store.tables import MODEL_VERSIONS as VERSIONS
+from rlplatform.store.tables import MODELS, PROMOTIONS, now
+
+_STAGING = ".publishing-"
+_STAGING_MAX_AGE_S = 3600.0
+"""A bundle that has been on its way in for longer belongs to nobody any more."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What was decided on a candidate, and why."""
+
+    model: str
+    number: int
+    alias: str
+    promoted: bool
+    reason: str
+    actor: str | None
+    """Who asked. None: not known."""
+    at: datetime
+
+
+class DatabaseRegistry:
+    """A `ModelRegistry` in a database, with its bundles in a folder that every process with that database shares."""
+
+    def __init__(self, database: Database, root: Path) -> None:
+        """Keep models in `database`, whose schema is up to date, and bundles in `root`, which may not exist yet."""
+        self._database = database
+        self.root = root
+
+    def publish(self, name: str, folder: Path) -> ModelVersion:
+        """See `ModelRegistry.publish`."""
+        check_model_name(name)
+        with self._staging() as staged:
+            record = fill_version(folder, staged)
+            with storage_errors(staged):
+                sync_tree(staged)
+                text_of_manifest = (staged / BUNDLE_JSON_FILE).read_text(encoding="utf-8")
+            manifest = _parse(text_of_manifest)
+            with self._writing() as connection:
+                number = next_number(name, _last_number(connection, name))
+                values = {"manifest": text_of_manifest, "run_id": manifest.lineage.run_id}
+                _insert_version(connection, name, number, record, values)
+                path = version_path(self.root, name, number)
+                with storage_errors(path):
+                    if path.exists():  # A kill between the rename and the commit left it.
+                        shutil.rmtree(path)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    os.rename(staged, path)
+                    sync_folder(path.parent)
+        return ModelVersion(name, number, path, manifest, record.published_at)
+
+    def models(self) -> tuple[Model, ...]:
+        """See `ModelRegistry.models`."""
+        with self._database.read() as connection:
+            return _models(connection)
+
+    def model(self, name: str) -> Model:
+        """See `ModelRegistry.model`."""
+        check_model_name(name)
+        with self._database.read() as connection:
+            return self._model(connection, name)
+
+    def versions(self, name: str) -> tuple[ModelVersion, ...]:
+        """See `ModelRegistry.versions`."""
+        check_model_name(name)
+        with self._database.read() as connection:
+            self._model(connection, name)
+            return self._versions(connection, VERSIONS.c.model == name)
+
+    def versions_of_run(self, run_id: str) -> tuple[ModelVersion, ...]:
+        """Return the versions that came of a run, by model, oldest first."""
+        with self._database.read() as connection:
+            return self._versions(connection, VERSIONS.c.run_id == run_id)
+
+    def resolve(self, reference: str) -> ModelVersion:
+        """See `ModelRegistry.resolve`."""
+        with self._database.read() as connection:
+            return self._resolve(connection, reference)
+
+    def verify(self, version: ModelVersion) -> None:
+        """See `ModelRegistry.verify`."""
+        with self._database.read() as connection:
+            row = connection.execute(select(VERSIONS.c.files).where(_is(version.name, version.number))).one_or_none()
+        if row is None:
+            raise ModelNotFound(f"{version.name!r} has no version {version.number} any more: it has been deleted.")
+        verify_files(version, {name: FileRecord.model_validate(record) for name, record in row.files.items()})
+
+    def set_alias(self, name: str, alias: str, number: int) -> None:
+        """See `ModelRegistry.set_alias`."""
+        check_model_name(name)
+        check_alias(alias)
+        with self._writing() as connection:
+            check_version(self._model(connection, name), number)
+            _set_alias(connection, name, alias, number)
+
+    def remove_alias(self, name: str, alias: str) -> None:
+        """See `ModelRegistry.remove_alias`."""
+        check_model_name(name)
+        with self._writing() as connection:
+            aliased(self._model(connection, name), alias)
+            connection.execute(delete(ALIASES).where(ALIASES.c.model == name, ALIASES.c.alias == alias))
+
+    def delete_version(self, name: str, number: int) -> None:
+        """See `ModelRegistry.delete_version`."""
+        check_model_name(name)
+        with ExitStack() as after, self._writing() as connection:
+            check_deletable(self._model(connection, name), number)
+            connection.execute(delete(VERSIONS).where(_is(name, number)))
+            after.enter_context(_vanishing(version_path(self.root, name, number)))
+
+    def delete_model(self, name: str) -> None:
+        """See `ModelRegistry.delete_model`. A model of that name that is published later goes on counting."""
+        check_model_name(name)
+        with ExitStack() as after, self._writing() as connection:
+            self._model(connection, name)
+            connection.execute(delete(ALIASES).where(ALIASES.c.model == name))
+            connection.execute(delete(VERSIONS).where(VERSIONS.c.model == name))
+            connection.execute(update(MODELS).where(MODELS.c.name == name).values(is_deleted=True))
+            after.enter_context(_vanishing(self.root / name))
+
+    def promote(
+        self,
+        reference: str,
+        rule: PromotionRule | None = None,
+        *,
+        alias: str = CHAMPION,
+        actor: str | None = None,
+    ) -> PromotionDecision:
+        """Point `alias` at a version if the rule allows it; the decision and its reason are kept, and returned.
+
+        Args:
+            reference: The candidate, as `name@number` or `name@alias`.
+            rule: What is asked for. None: the defaults.
+            alias: What is to point at it.
+            actor: Who asks.
+
+        Raises:
+            ModelNotFound: There is no such version.
+            RegistryError: The reference does not name one version, or the alias is not valid.
+        """
+        check_candidate(reference)
+        check_alias(alias)
+        with self._writing() as connection:
+            candidate = self._resolve(connection, reference)
+            name, number = candidate.name, candidate.number
+            has_champion = alias in self._model(connection, name).aliases
+            champion = self._resolve(connection, f"{name}@{alias}") if has_champion else None
+            decision = compare(candidate, champion, rule or PromotionRule(), alias=alias)
+            if decision.promote:
+                _set_alias(connection, name, alias, number)
+            kept = Promotion(name, number, alias, decision.promote, decision.reason, actor, now())
+            connection.execute(insert(PROMOTIONS).values(vars(kept)))
+        return decision
+
+    def promotions(self, name: str) -> tuple[Promotion, ...]:
+        """Return what was decided on a model's candidates, the latest first.
+
+        Raises:
+            ModelNotFound: There is no such model.
+        """
+        check_model_name(name)
+        columns = [column for column in PROMOTIONS.c if column is not PROMOTIONS.c.id]
+        query = select(*columns).where(PROMOTIONS.c.model == name).order_by(PROMOTIONS.c.id.desc())
+        with self._database.read() as connection:
+            self._model(connection, name)
+            return tuple(Promotion(**row._mapping) for row in connection.execute(query))
+
+    def sweep(self) -> None:
+        """Remove what killed processes left: folders without a row, and bundles that never came in."""
+        with self._writing() as connection:
+            oldest = time.time() - _STAGING_MAX_AGE_S
+            for staged in self.root.glob(f"{_STAGING}*"):
+                if staged.stat().st_mtime < oldest:
+                    shutil.rmtree(staged, ignore_errors=True)
+            recover_dirs(self.root)
+            kept = {model.name: model.versions for model in _models(connection)}
+            for versions in self.root.glob(f"*/{VERSIONS_DIR}"):
+                recover_dirs(versions)
+                name = versions.parent.name
+                for number in set(version_numbers(self.root, name)) - set(kept.get(name, ())):
+                    with _vanishing(version_path(self.root, name, number)):
+                        pass
+
+    def _model(self, connection: Connection, name: str) -> Model:
+        found = _models(connection, MODELS.c.name == name)
+        if not found:
+            known = connection.execute(select(MODELS.c.name).where(~MODELS.c.is_deleted)).scalars().all()
+            raise no_such_model(name, known, self.root)
+        return found[0]
+
+    def _resolve(self, connection: Connection, reference: str) -> ModelVersion:
+        parsed = parse_reference(reference)
+        number = choose(self._model(connection, parsed.name), parsed)
+        return self._versions(connection, _is(parsed.name, number))[0]
+
+    def _versions(self, connection: Connection, where: ColumnElement[bool]) -> tuple[ModelVersion, ...]:
+        query = select(VERSIONS).where(where).order_by(VERSIONS.c.model, VERSIONS.c.number)
+        return tuple(self._version(row) for row in connection.execute(query))
+
+    def _version(self, row: Row[Any]) -> ModelVersion:
+        path = version_path(self.root, row.model, row.number)
+        return ModelVersion(row.model, row.number, path, _parse(row.manifest), row.published_at)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        # The lock keeps a `FolderRegistry` on the same folder out; the transaction all others.
+        with storage_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.root / LOCK_FILE, patience_s=PATIENCE_S) as got:
+            if not got:
+                raise RegistryError(
+                    f"The registry {self.root} has been written to by another process for {PATIENCE_S:.0f} s. "
+                    "Try again when it is done."
+                )
+            with self._database.begin() as connection:
+                if not self._database.is_sqlite:  # There every transaction that writes is alone.
+                    connection.execute(text("LOCK TABLE models IN EXCLUSIVE MODE"))
+                yield connection
+
+    @contextmanager
+    def _staging(self) -> Iterator[Path]:
+        staged = self.root / f"{_STAGING}{secrets.token_hex(8)}"
+        with storage_errors(staged):
+            staged.mkdir(parents=True)
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def _models(connection: Connection, *where: ColumnElement[bool]) -> tuple[Model, ...]:
+    names = connection.execute(select(MODELS.c.name).where(~MODELS.c.is_deleted, *where)).scalars().all()
+    versions: Mapping[str, list[int]] = {name: [] for name in names}
+    aliases: Mapping[str, dict[str, int]] = {name: {} for name in names}
+    query = select(VERSIONS.c.model, VERSIONS.c.number).join(MODELS).where(*where).order_by(VERSIONS.c.number)
+    for name, number in connection.execute(query):
+        versions[name].append(number)
+    pointing = select(ALIASES).join(MODELS, ALIASES.c.model == MODELS.c.name).where(*where).order_by(ALIASES.c.alias)
+    for name, alias, number in connection.execute(pointing):
+        aliases[name][alias] = number
+    return tuple(Model(name, tuple(versions[name]), aliases[name]) for name in sorted(names))
+
+
+def _last_number(connection: Connection, name: str) -> int:
+    return connection.execute(select(func.max(MODELS.c.last_version)).where(MODELS.c.name == name)).scalar() or 0
+
+
+def _insert_version(
+    connection: Connection, name: str, number: int, record: VersionRecord, values: Mapping[str, str | None]
+) -> None:
+    model = {"last_version": number, "is_deleted": False}
+    if connection.execute(update(MODELS).where(MODELS.c.name == name).values(model)).rowcount == 0:
+        connection.execute(insert(MODELS).values(name=name, **model))
+    files = {file: found.model_dump() for file, found in record.files.items()}
+    version = {"model": name, "number": number, "files": files, "published_at": record.published_at}
+    connection.execute(insert(VERSIONS).values({**version, **values}))
+
+
+def _set_alias(connection: Connection, name: str, alias: str, number: int) -> None:
+    where = (ALIASES.c.model == name) & (ALIASES.c.alias == alias)
+    if connection.execute(update(ALIASES).where(where).values(number=number)).rowcount == 0:
+        connection.execute(insert(ALIASES).values(model=name, alias=alias, number=number))
+
+
+def _parse(manifest: str) -> BundleManifest:
+    return BundleManifest.model_validate(json.loads(manifest))
+
+
+def _is(name: str, number: int) -> ColumnElement[bool]:
+    return (VERSIONS.c.model == name) & (VERSIONS.c.number == number)
+
+
+@contextmanager
+def _vanishing(folder: Path) -> Iterator[None]:
+    """Take a folder away at once; it comes back if the block fails, and is gone for good when it ends well."""
+    dying = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    if not folder.exists():
+        yield
+        return
+    with storage_errors(folder):
+        os.rename(folder, dying)
+    try:
+        yield
+    except BaseException:
+        os.rename(dying, folder)
+        raise
+    shutil.rmtree(dying, ignore_errors=True)  # `sweep` removes what cannot be removed now.
