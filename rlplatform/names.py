@@ -61,6 +61,10 @@ TUNE_DIR = "tune"
 SEARCH_STATE_FILE = "state.pkl"
 """What a search must remember over the death of its driver: suggestions, scheduler, trials."""
 TRIAL_FILE = "trial.json"
+LEADERBOARD_CSV_FILE = "leaderboard.csv"
+LEADERBOARD_JSON_FILE = "leaderboard.json"
+BEST_SPEC_FILE = "best.yaml"
+PLOTS_DIR = "plots"
 
 # --- files of a checkpoint and of a policy folder ---------------------------------------------------------------------
 MANIFEST_FILE = "manifest.json"
