@@ -1,0 +1,77 @@
+"""Gateway: what one replica of the service is made of. Every replica is the same; what lasts is in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+
+from rlplatform.names import MODELS_DIR
+from rlplatform.serve.limits import Lease, Ledger, local_lease
+from rlplatform.serve.models import ModelCache
+from rlplatform.serve.services import InferenceLimits, Services
+from rlplatform.serve.settings import ServeSettings
+from rlplatform.serve.telemetry import Telemetry
+from rlplatform.store.audit import AuditLog
+from rlplatform.store.database import Database, default_url
+from rlplatform.store.experiments import ExperimentStore
+from rlplatform.store.keys import KeyStore
+from rlplatform.store.registry import DatabaseRegistry
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Everything that routes work with."""
+
+    settings: ServeSettings
+    home: Path
+    """RLPLATFORM_HOME."""
+    inference: Services
+    registry: DatabaseRegistry
+    experiments: ExperimentStore
+    keys: KeyStore
+    audit: AuditLog
+    lease: Lease
+    """Where requests are counted against limits."""
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_s: float = field(default_factory=monotonic)
+
+
+@contextmanager
+def open_gateway(settings: ServeSettings, home: Path, lease: Lease | None = None) -> Iterator[Gateway]:
+    """Open the store, bring its schema up to date, and make everything that routes work with.
+
+    Args:
+        settings: What the service is asked to be.
+        home: RLPLATFORM_HOME.
+        lease: The ledger that all replicas share. None: one of this process.
+
+    Raises:
+        StoreError: The database cannot be reached, or is of a newer version.
+    """
+    url = settings.database_url.get_secret_value() if settings.database_url else default_url(home)
+    database = Database(url)
+    try:
+        database.upgrade()
+        registry = DatabaseRegistry(database, home / MODELS_DIR)
+        models = ModelCache(registry, max_bytes=settings.model_cache_bytes)
+        limits = InferenceLimits(max_body_bytes=settings.max_body_bytes, max_streams=settings.max_streams)
+        try:
+            yield Gateway(
+                settings=settings,
+                home=home,
+                inference=Services(registry=registry, models=models, limits=limits),
+                registry=registry,
+                experiments=ExperimentStore(database),
+                keys=KeyStore(database),
+                audit=AuditLog(database),
+                lease=lease or local_lease(Ledger()),
+            )
+        finally:
+            models.close()
+    finally:
+        database.close()

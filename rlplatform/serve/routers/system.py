@@ -1,0 +1,79 @@
+"""`/`, `/health`, `/config`, `/metrics`: what the service says of itself. Two documents' answers are united in them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+import rlplatform
+from rlplatform.algos.catalog import algorithms
+from rlplatform.envs.catalog import environments
+from rlplatform.serve.gateway import Gateway
+from rlplatform.serve.telemetry import CONTENT_TYPE
+
+ACTIVE = ("queued", "running")
+
+
+def system_router(gateway: Gateway) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["system"])
+    settings = gateway.settings
+
+    @router.get("/", summary="What this service is")
+    def root() -> dict[str, Any]:
+        return {
+            "message": "rlplatform",
+            "version": rlplatform.__version__,
+            "docs": "/docs",
+            "health": "/health",
+            "endpoints": {
+                "train": "POST /train",
+                "inference": "POST /inference",
+                "experiments": "POST /experiments",
+                "health": "GET /health",
+                "models": "GET /models",
+            },
+        }
+
+    @router.get("/health", summary="Whether the service works")
+    def health() -> dict[str, Any]:
+        experiments = gateway.experiments
+        active = [one for one in experiments.unfinished() if one.status in ACTIVE]
+        return {
+            "status": "healthy",
+            "timestamp": datetime.now(UTC),
+            "version": rlplatform.__version__,
+            "uptime_seconds": round(monotonic() - gateway.started_s, 3),
+            "active_experiments": sum(one.kind == "experiment" for one in active),
+            "active_jobs": sum(one.kind == "grpo" for one in active),
+            "loaded_models": len(gateway.inference.models.loaded()),
+        }
+
+    @router.get("/config", summary="How the service is set; nothing secret")
+    def config() -> dict[str, Any]:
+        return {
+            "server": {
+                "host": settings.host,
+                "port": settings.port,
+                "debug": settings.debug,
+                "workers": settings.workers,
+            },
+            "application": {"title": "rlplatform", "version": rlplatform.__version__},
+            "directories": {"base_dir": str(gateway.home)},
+            "rl_system": {
+                "supported_algorithms": sorted(algorithms()),
+                "supported_environments": sorted(environments()),
+                "max_concurrent_experiments": settings.max_concurrent_experiments,
+                "default_timeout_minutes": settings.default_timeout_minutes,
+            },
+            "validation": {"max_total_timesteps": settings.max_total_timesteps},
+        }
+
+    @router.get("/metrics", summary="Counters of this replica, for Prometheus")
+    def metrics() -> Response:
+        return Response(gateway.telemetry.text(), media_type=CONTENT_TYPE)
+
+    return router

@@ -1,0 +1,178 @@
+"""Running the service in the foreground: Ray, Serve and the gateway, from start to an orderly end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rlplatform.cluster.session import ray_session
+from rlplatform.errors import ResourceError, SpecError
+from rlplatform.logs import get_logger
+from rlplatform.serve.haproxy import find_haproxy, serve_environment
+from rlplatform.serve.settings import PREFIX, ServeSettings
+from rlplatform.store.database import Database, default_url
+from rlplatform.store.keys import KeyStore
+from rlplatform.store.tables import now
+
+REQUEST_TIMEOUT_S = 60.0
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A service that answers."""
+
+    url: str
+    ingress: str
+    """What takes the connections, in words."""
+
+
+def run_service(
+    settings: ServeSettings,
+    home: Path,
+    *,
+    address: str | None = None,
+    num_cpus: int | None = None,
+    on_ready: Callable[[Serving], None] = lambda _: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then let what trains write its checkpoint, and end.
+
+    Args:
+        settings: What the service is asked to be.
+        home: RLPLATFORM_HOME.
+        address: A cluster to serve on. None: RAY_ADDRESS, else a local Ray that ends with the service.
+        num_cpus: CPUs of a local Ray. None: the machine's.
+        on_ready: Called once requests are answered.
+
+    Raises:
+        SpecError: The service would be open to the network, or its TLS files cannot be read.
+        ResourceError: The port is taken, or Ray cannot be started or reached.
+    """
+    check_exposure(settings, home)
+    check_port(settings)
+    with ExitStack() as stack:
+        ingress = "the cluster's own"
+        if address is None and "RAY_ADDRESS" not in os.environ:
+            ingress = stack.enter_context(_fast_ingress())
+        stack.enter_context(ray_session(address, num_cpus=num_cpus))
+        ended = stack.enter_context(_end_signals())
+        url = _start(settings, home)
+        on_ready(Serving(url, ingress))
+        ended.wait()
+        _log.info("stopping: what trains writes its checkpoint, for at most %g s", settings.shutdown_timeout_s)
+        _stop(settings, home)
+
+
+def check_exposure(settings: ServeSettings, home: Path) -> None:
+    """Refuse to be open to the network without a key.
+
+    Raises:
+        SpecError: Anybody could train and delete.
+    """
+    if settings.on_loopback or settings.secret_key is not None:
+        return
+    database = Database(settings.database_url.get_secret_value() if settings.database_url else default_url(home))
+    try:
+        database.upgrade()
+        if any(key.is_valid(now()) for key in KeyStore(database).list()):
+            return
+    finally:
+        database.close()
+    raise SpecError(
+        f"The service would listen on {settings.host} for everybody, and there is no key. Make one with "
+        f"`rlplatform keys create admin --scopes admin`, or set `{PREFIX}SECRET_KEY`, or leave the host at 127.0.0.1."
+    )
+
+
+def check_port(settings: ServeSettings) -> None:
+    """Refuse a port that is taken, and TLS files that are not there.
+
+    Raises:
+        ResourceError: The address cannot be listened on.
+        SpecError: A TLS file cannot be read.
+    """
+    for path in (settings.ssl_certfile, settings.ssl_keyfile):
+        if path is not None and not os.access(path, os.R_OK):
+            raise SpecError(
+                f"The TLS file {path} cannot be read. Mend `{PREFIX}SSL_CERTFILE` or `{PREFIX}SSL_KEYFILE`."
+            )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host.strip("[]"), settings.port))
+        except OSError as error:
+            raise ResourceError(
+                f"{settings.host}:{settings.port} cannot be listened on: {error.strerror or error}. "
+                "Give another `--port`, or end what listens there."
+            ) from error
+
+
+@contextmanager
+def _fast_ingress() -> Iterator[str]:
+    """Choose the ingress of a Ray that is about to be started; yield what it is, in words."""
+    folder = Path(tempfile.mkdtemp(prefix="rlp-serve-", dir="/tmp" if Path("/tmp").is_dir() else None))
+    haproxy = find_haproxy()
+    environment = serve_environment(folder, haproxy)
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update({name: os.environ.get(name, value) for name, value in environment.items()})
+    if haproxy is None:
+        _log.warning("HAProxy does not run here: Ray's own proxy serves, about a tenth as fast")
+    try:
+        yield "HAProxy" if os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1" else "Ray's own proxy"
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(settings: ServeSettings, home: Path) -> str:
+    # Serve reads its variables when it is imported.
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    from ray.serve.config import HTTPOptions, ProxyLocation
+
+    from rlplatform.serve.deployment import APP_NAME, bind
+
+    tls = {}
+    if settings.ssl_certfile is not None:
+        tls = {"ssl_certfile": str(settings.ssl_certfile), "ssl_keyfile": str(settings.ssl_keyfile)}
+    options = HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=REQUEST_TIMEOUT_S, **tls)
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options)
+    serve.run(bind(settings, str(home)), name=APP_NAME, route_prefix="/")
+    return f"{'https' if tls else 'http'}://{settings.host}:{settings.port}"
+
+
+def _stop(settings: ServeSettings, home: Path) -> None:
+    from ray import serve
+
+    serve.shutdown()
+
+
+@contextmanager
+def _end_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM during the block into an event; a second one interrupts at once."""
+    ended = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if ended.is_set():
+            raise KeyboardInterrupt
+        ended.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
