@@ -36,8 +36,8 @@ def load_search_spec(
     """
     layers = read_mapping(FilePath(path), _STARTS)
     parsed = parse_overrides(overrides)
-    other = [(value, origin) for parts, value, origin in parsed if parts == ("run",)]
-    run = _base(layers, *other[-1], FilePath()) if other else _base_of_file(layers, FilePath(path).parent)
+    replaced = [(value, origin) for parts, value, origin in parsed if parts == ("run",)]
+    run = _base(layers, FilePath(path).parent, replaced)
     for parts, value, origin in variables(environ):
         put(run, parts, value, origin)
     for parts, value, origin in parsed:
@@ -79,22 +79,32 @@ def dump_search_spec(spec: SearchSpec) -> str:
     return write_yaml(spec.model_dump(mode="json"))
 
 
-def _base_of_file(layers: Layers, folder: FilePath) -> Layers:
-    """Return the run that a search's file names or holds, with the file's `set` in it."""
-    if "run" not in layers.data:
+def _base(layers: Layers, folder: FilePath, replaced: Sequence[tuple[Any, str]]) -> Layers:
+    """Take `run` and `set` out of a search's file and return the run that they ask for.
+
+    Args:
+        layers: What the file says.
+        folder: Where the file stands.
+        replaced: Values and origins of overrides of `run`; the last one counts, and speaks of the current folder.
+    """
+    if replaced:
+        (value, origin), folder = replaced[-1], FilePath()
+    elif "run" in layers.data:
+        value, origin = layers.data["run"], layers.origins["run",]
+    else:
         raise SpecError(f"{layers.source}: `run` is required and not there. {_STARTS}")
-    run = _base(layers, layers.data["run"], layers.origins["run",], folder)
+    run = _run(layers, value, origin, folder)
     changes = layers.data.pop("set", None) or {}
     if not isinstance(changes, dict):
         where = layers.origins["set",]
         raise SpecError(f"{where}: `set` must be a mapping, got {shown(changes)}. Write for example env.n_envs: 8.")
-    for name, value in changes.items():
-        put(run, name.split("."), value, layers.origins["set", name])
+    for name, change in changes.items():
+        put(run, name.split("."), change, layers.origins["set", name])
     return run
 
 
-def _base(layers: Layers, value: Any, origin: str, folder: FilePath) -> Layers:
-    """Return the run that `run` means: a file's, or what stands there."""
+def _run(layers: Layers, value: Any, origin: str, folder: FilePath) -> Layers:
+    """Return the run that a value of `run` means: a file's, or what stands there."""
     if isinstance(value, str):
         try:
             return read_run(folder / value)
