@@ -28,6 +28,8 @@ from rlplatform.specs.yaml_text import Path
 MOST_GRID_POINTS = 100_000
 POINTS_TRIED = 200
 """Points of a space that are checked as a whole: about 0.1 s."""
+_WITHIN = 1 / sqrt(7)
+"""Where in a range of real numbers one is tried that is hardly ever whole."""
 _SHARED = {
     "budget": "what a trial trains is the search's budget and its scheduler",
     "seed": "list seeds in `objective.seeds`",
@@ -123,9 +125,9 @@ def _probes(dimension: Dimension) -> list[Any]:
     """Return the values that speak for all: the ends, and of real numbers one that is not whole."""
     inner: list[float] = []
     if isinstance(dimension, LogUniform):
-        inner = [sqrt(dimension.low * dimension.high)]
+        inner = [dimension.low * (dimension.high / dimension.low) ** _WITHIN]
     elif isinstance(dimension, Uniform):
-        inner = [dimension.low + (dimension.high - dimension.low) / sqrt(7)]
+        inner = [dimension.low + (dimension.high - dimension.low) * _WITHIN]
     return [*dimension.extremes(), *inner]
 
 
