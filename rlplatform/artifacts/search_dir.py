@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from rlplatform.artifacts.atomic import replace_dir, storage_errors, write_text
 from rlplatform.artifacts.jsonl import read_jsonl
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
-from rlplatform.artifacts.provenance import command_line, git_revision, machine, package_versions
+from rlplatform.artifacts.provenance import command_line, git_revision, job_id, machine, package_versions
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.search_record import SearchRecord, TrialRecord
 from rlplatform.errors import RunNotFound, RunStateError, StorageError, did_you_mean
@@ -81,6 +81,7 @@ class SearchDir:
             created_at=now,
             spec_digest=spec.digest(),
             command=command_line(),
+            job=job_id(),
             git=git_revision(Path.cwd()),
             machine=machine(),
             versions=package_versions(),

@@ -91,6 +91,8 @@ class SearchRecord(_Part):
     best_value: float | None = None
     spec_digest: str
     command: str
+    job: str | None = None
+    """Id of the job that asked for it; None outside `rlplatform jobs`."""
     git: GitRevision | None = None
     machine: Machine
     versions: dict[str, str]

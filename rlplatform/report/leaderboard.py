@@ -49,7 +49,7 @@ class LeaderboardRow:
     """Its parameters, as they are now."""
     reason: str | None
     runs: tuple[str, ...]
-    """Folders of its runs, one for each seed."""
+    """Ids of its runs, one for each seed, as `rlplatform evaluate` takes them."""
 
 
 def leaderboard(search: SearchDir) -> list[LeaderboardRow]:
@@ -110,7 +110,7 @@ def aggregate(values: Sequence[float]) -> Estimate:
 
 
 def evaluations(run: RunDir, metric: str) -> dict[int, float]:
-    """Return what a run evaluated to while it trained, by environment step.
+    """Return what a run evaluated to while it trained, by environment step; if never, its final evaluation.
 
     Args:
         run: The run.
@@ -120,11 +120,9 @@ def evaluations(run: RunDir, metric: str) -> dict[int, float]:
         StorageError: Its evaluations.jsonl is damaged.
     """
     key = metric.rpartition("/")[2]  # evaluations.jsonl has `return_mean` for eval/return_mean
-    return {
-        int(record[names.STEP]): float(record[key])
-        for record in read_jsonl(run.path / names.EVALUATIONS_FILE)
-        if record.get("purpose") == "evaluation" and isinstance(record.get(key), (int, float))
-    }
+    records = [record for record in read_jsonl(run.path / names.EVALUATIONS_FILE) if _is_number(record.get(key))]
+    chosen = [record for record in records if record["purpose"] == "evaluation"] or records
+    return {int(record[names.STEP]): float(record[key]) for record in chosen}
 
 
 def _row(search: SearchDir, trial: TrialRecord, rank: int | None, objective: ObjectiveSpec) -> LeaderboardRow:
@@ -145,7 +143,7 @@ def _row(search: SearchDir, trial: TrialRecord, rank: int | None, objective: Obj
         wall_s=_wall_seconds(trial),
         point=dict(trial.point),
         reason=trial.reason,
-        runs=tuple(str(run.path) for run in runs),
+        runs=tuple(run.id for run in runs),
     )
 
 
@@ -153,6 +151,10 @@ def _spread(curve: Mapping[int, Sequence[float]], score: float) -> Estimate | No
     """Return the interval of the evaluation that the score comes from; None when it is no longer on disk."""
     estimates = (aggregate(values) for values in reversed(list(curve.values())))
     return next((one for one in estimates if np.isclose(one.value, score, rtol=1e-9, atol=1e-9)), None)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _wall_seconds(trial: TrialRecord) -> float | None:

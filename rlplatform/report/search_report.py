@@ -80,4 +80,4 @@ def best_run(search: SearchDir, best: LeaderboardRow) -> RunDir:
         values = [sign * value for value in evaluations(run, objective.metric).values()]
         return (max(values) if objective.of == "best" else values[-1]) if values else float("-inf")
 
-    return max((RunDir(Path(run)) for run in best.runs), key=score)
+    return max((RunDir(search.home / run) for run in best.runs), key=score)
