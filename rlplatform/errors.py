@@ -110,6 +110,10 @@ class ResourceError(RlPlatformError):
     """Raised when more is asked for than the cluster has."""
 
 
+class JobError(RlPlatformError):
+    """Raised when a job cannot be submitted, or cannot do what is asked of it."""
+
+
 class TrainingFailed(RlPlatformError):
     """Raised when a run ended in the state ``failed``; the message holds its reason."""
 

@@ -15,6 +15,7 @@ from rlplatform.serve.routers.inference import inference_router
 from rlplatform.serve.routers.stream import stream_router
 from rlplatform.serve.routers.system import system_router
 from rlplatform.serve.routers.v2 import v2_router
+from rlplatform.serve.shortcut import Shortcut
 
 TITLE = "rlplatform"
 DESCRIPTION = "Train reinforcement-learning agents and ask their policies for actions."
@@ -24,11 +25,13 @@ def create_app(gateway: Gateway) -> FastAPI:
     """Return the ASGI app of one replica."""
     app = FastAPI(title=TITLE, description=DESCRIPTION, version=rlplatform.__version__)
     add_refusals(app)
-    app.include_router(inference_router(gateway.inference))
+    inference = inference_router(gateway.inference)
+    app.include_router(inference)
     app.include_router(v2_router(gateway.inference))
     app.include_router(stream_router(gateway.inference))
     app.include_router(system_router(gateway))
     settings = gateway.settings
+    app.add_middleware(Shortcut, router=inference)  # First, so that it is the innermost.
     app.add_middleware(
         Gate,
         settings=settings,

@@ -1,0 +1,1 @@
+"""Policies and experiments over HTTP: an application that knows Ray only where it is deployed."""
