@@ -25,9 +25,10 @@ def serve(
     on loopback, takes the token `test-token`.
     """
     from rlplatform.commands.output import next_commands, say
-    from rlplatform.commands.workspace import home, start_logs
+    from rlplatform.commands.workspace import start_logs
     from rlplatform.serve.server import Serving, run_service
     from rlplatform.serve.settings import load_serve_settings
+    from rlplatform.specs.settings import load_settings
 
     debug = True if context.obj == "debug" else None
     settings = load_serve_settings(
@@ -48,4 +49,4 @@ def serve(
             (f"curl {serving.url}/models", "see which policies it can ask"),
         )
 
-    run_service(settings, home(), address=address, on_ready=ready)
+    run_service(settings, load_settings(), address=address, on_ready=ready)

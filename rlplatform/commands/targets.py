@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from rlplatform.policy.registry import ModelRegistry
     from rlplatform.policy.runtime import PolicyRuntime
+    from rlplatform.store.database import Database
     from rlplatform.train.evaluate import Actor, EvalResult
 
 
@@ -110,10 +113,23 @@ def find_bundle(text: str) -> Path | None:
 
 
 def model_registry() -> ModelRegistry:
-    """Return the registry of published models under RLPLATFORM_HOME."""
-    from rlplatform.policy.folder_registry import FolderRegistry
+    """Return the registry of published models: rows in the store, bundles under RLPLATFORM_HOME."""
+    from rlplatform.specs.settings import load_settings
+    from rlplatform.store.database import open_database
+    from rlplatform.store.registry import DatabaseRegistry
 
-    return FolderRegistry(home() / names.MODELS_DIR)
+    settings = load_settings()
+    return DatabaseRegistry(open_database(settings), settings.home / names.MODELS_DIR)
+
+
+@contextmanager
+def open_store() -> Iterator[Database]:
+    """Open the store of models, experiments and keys for the block."""
+    from rlplatform.specs.settings import load_settings
+    from rlplatform.store.database import open_database
+
+    with closing(open_database(load_settings())) as database:
+        yield database
 
 
 def find_source(text: str, which: str) -> PolicySource:

@@ -18,7 +18,7 @@ from rlplatform.serve.app import create_app
 from rlplatform.serve.gateway import Gateway, open_gateway
 from rlplatform.serve.limits import Grant, Lease, Ledger
 from rlplatform.serve.settings import ServeSettings, load_serve_settings
-from rlplatform.specs.settings import load_settings
+from rlplatform.specs.settings import Settings, load_settings
 
 APP_NAME = "rlplatform"
 LEDGER_ACTOR = "rlplatform-ledger"
@@ -32,11 +32,11 @@ RemoteLedger: Any = remote(num_cpus=0, max_restarts=-1)(Ledger)
 class Replica:
     """One replica of the gateway."""
 
-    def __init__(self, settings: ServeSettings, home: str) -> None:
+    def __init__(self, settings: ServeSettings, platform: Settings) -> None:
         """Open the store, and get ready to load models."""
-        configure(log_dir(settings, Path(home)), settings.log_level, terminal=False)
+        configure(log_dir(settings, platform.home), settings.log_level, terminal=False)
         self._open = ExitStack()
-        self._gateway: Gateway = self._open.enter_context(open_gateway(settings, Path(home), shared_lease()))
+        self._gateway: Gateway = self._open.enter_context(open_gateway(settings, platform, shared_lease()))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the app; Serve asks for it once the replica stands."""
@@ -58,16 +58,18 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
         SpecError: A name is not a setting, or a value is not valid.
     """
     args = dict(args or {})
-    home = str(Path(args.pop("home", None) or load_settings().home).expanduser().absolute())
+    platform = load_settings()
+    if home := args.pop("home", None):
+        platform = platform.model_copy(update={"home": Path(home).expanduser().absolute()})
     if unknown := sorted(set(args) - set(ServeSettings.model_fields)):
         raise SpecError(
             f"Unknown argument {unknown[0]!r} of the application. "
             f"Known: home, {', '.join(sorted(ServeSettings.model_fields))}."
         )
-    return bind(load_serve_settings(**args), home)
+    return bind(load_serve_settings(**args), platform)
 
 
-def bind(settings: ServeSettings, home: str) -> serve.Application:
+def bind(settings: ServeSettings, platform: Settings) -> serve.Application:
     """Return the application for settings that are known."""
     deployment: Any = serve.deployment(
         serve.ingress()(Replica),
@@ -79,7 +81,7 @@ def bind(settings: ServeSettings, home: str) -> serve.Application:
         health_check_period_s=5,
         ray_actor_options={"num_cpus": 0},
     )
-    application: serve.Application = deployment.bind(settings, home)
+    application: serve.Application = deployment.bind(settings, platform)
     return application
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +15,9 @@ from rlplatform.serve.models import ModelCache
 from rlplatform.serve.services import InferenceLimits, Services
 from rlplatform.serve.settings import ServeSettings
 from rlplatform.serve.telemetry import Telemetry
+from rlplatform.specs.settings import Settings
 from rlplatform.store.audit import AuditLog
-from rlplatform.store.database import Database, default_url
+from rlplatform.store.database import open_database
 from rlplatform.store.experiments import ExperimentStore
 from rlplatform.store.keys import KeyStore
 from rlplatform.store.registry import DatabaseRegistry
@@ -42,28 +43,25 @@ class Gateway:
 
 
 @contextmanager
-def open_gateway(settings: ServeSettings, home: Path, lease: Lease | None = None) -> Iterator[Gateway]:
+def open_gateway(settings: ServeSettings, platform: Settings, lease: Lease | None = None) -> Iterator[Gateway]:
     """Open the store, bring its schema up to date, and make everything that routes work with.
 
     Args:
         settings: What the service is asked to be.
-        home: RLPLATFORM_HOME.
+        platform: Where files and the database are.
         lease: The ledger that all replicas share. None: one of this process.
 
     Raises:
         StoreError: The database cannot be reached, or is of a newer version.
     """
-    url = settings.database_url.get_secret_value() if settings.database_url else default_url(home)
-    database = Database(url)
-    try:
-        database.upgrade()
-        registry = DatabaseRegistry(database, home / MODELS_DIR)
+    with closing(open_database(platform)) as database:
+        registry = DatabaseRegistry(database, platform.home / MODELS_DIR)
         models = ModelCache(registry, max_bytes=settings.model_cache_bytes)
         limits = InferenceLimits(max_body_bytes=settings.max_body_bytes, max_streams=settings.max_streams)
         try:
             yield Gateway(
                 settings=settings,
-                home=home,
+                home=platform.home,
                 inference=Services(registry=registry, models=models, limits=limits),
                 registry=registry,
                 experiments=ExperimentStore(database),
@@ -73,5 +71,3 @@ def open_gateway(settings: ServeSettings, home: Path, lease: Lease | None = None
             )
         finally:
             models.close()
-    finally:
-        database.close()

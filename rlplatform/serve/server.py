@@ -10,7 +10,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,8 @@ from rlplatform.errors import ResourceError, SpecError
 from rlplatform.logs import get_logger
 from rlplatform.serve.haproxy import find_haproxy, serve_environment
 from rlplatform.serve.settings import PREFIX, ServeSettings
-from rlplatform.store.database import Database, default_url
+from rlplatform.specs.settings import Settings
+from rlplatform.store.database import open_database
 from rlplatform.store.keys import KeyStore
 from rlplatform.store.tables import now
 
@@ -39,7 +40,7 @@ class Serving:
 
 def run_service(
     settings: ServeSettings,
-    home: Path,
+    platform: Settings,
     *,
     address: str | None = None,
     num_cpus: int | None = None,
@@ -49,7 +50,7 @@ def run_service(
 
     Args:
         settings: What the service is asked to be.
-        home: RLPLATFORM_HOME.
+        platform: Where files and the database are.
         address: A cluster to serve on. None: RAY_ADDRESS, else a local Ray that ends with the service.
         num_cpus: CPUs of a local Ray. None: the machine's.
         on_ready: Called once requests are answered.
@@ -58,7 +59,7 @@ def run_service(
         SpecError: The service would be open to the network, or its TLS files cannot be read.
         ResourceError: The port is taken, or Ray cannot be started or reached.
     """
-    check_exposure(settings, home)
+    check_exposure(settings, platform)
     check_port(settings)
     with ExitStack() as stack:
         ingress = "the cluster's own"
@@ -66,14 +67,14 @@ def run_service(
             ingress = stack.enter_context(_fast_ingress())
         stack.enter_context(ray_session(address, num_cpus=num_cpus))
         ended = stack.enter_context(_end_signals())
-        url = _start(settings, home)
+        url = _start(settings, platform)
         on_ready(Serving(url, ingress))
         ended.wait()
         _log.info("stopping: what trains writes its checkpoint, for at most %g s", settings.shutdown_timeout_s)
-        _stop(settings, home)
+        _stop()
 
 
-def check_exposure(settings: ServeSettings, home: Path) -> None:
+def check_exposure(settings: ServeSettings, platform: Settings) -> None:
     """Refuse to be open to the network without a key.
 
     Raises:
@@ -81,13 +82,9 @@ def check_exposure(settings: ServeSettings, home: Path) -> None:
     """
     if settings.on_loopback or settings.secret_key is not None:
         return
-    database = Database(settings.database_url.get_secret_value() if settings.database_url else default_url(home))
-    try:
-        database.upgrade()
+    with closing(open_database(platform)) as database:
         if any(key.is_valid(now()) for key in KeyStore(database).list()):
             return
-    finally:
-        database.close()
     raise SpecError(
         f"The service would listen on {settings.host} for everybody, and there is no key. Make one with "
         f"`rlplatform keys create admin --scopes admin`, or set `{PREFIX}SECRET_KEY`, or leave the host at 127.0.0.1."
@@ -136,7 +133,7 @@ def _fast_ingress() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(settings: ServeSettings, home: Path) -> str:
+def _start(settings: ServeSettings, platform: Settings) -> str:
     # Serve reads its variables when it is imported.
     from ray import serve
 
@@ -150,11 +147,11 @@ def _start(settings: ServeSettings, home: Path) -> str:
         tls = {"ssl_certfile": str(settings.ssl_certfile), "ssl_keyfile": str(settings.ssl_keyfile)}
     options = HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=REQUEST_TIMEOUT_S, **tls)
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options)
-    serve.run(bind(settings, str(home)), name=APP_NAME, route_prefix="/")
+    serve.run(bind(settings, platform), name=APP_NAME, route_prefix="/")
     return f"{'https' if tls else 'http'}://{settings.host}:{settings.port}"
 
 
-def _stop(settings: ServeSettings, home: Path) -> None:
+def _stop() -> None:
     from ray import serve
 
     serve.shutdown()

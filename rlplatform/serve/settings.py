@@ -1,7 +1,7 @@
 """Settings of the service, from ``RL_API_…`` variables, else from ``.env`` in the current folder.
 
 The names are those of the RL Agent Training API's documents; what those do not know has a name in their style.
-Where the platform keeps its files is not said here but by ``RLPLATFORM_HOME``.
+Where the platform keeps its files and its database is said by ``RLPLATFORM_…`` variables, for all commands alike.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ class ServeSettings(BaseSettings):
     """Log in detail, and take the token `test-token` on loopback."""
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     """Replicas of the gateway."""
-    database_url: SecretStr | None = None
-    """SQLAlchemy URL of the store. None: SQLite under RLPLATFORM_HOME."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_dir: Path | None = None
@@ -165,5 +163,5 @@ def _told(error: Any) -> str:
         return str(error["ctx"]["error"])
     name = f"{PREFIX}{'_'.join(map(str, error['loc'][:1])).upper()}"
     rule = error.get("ctx", {}).get("expected") or error["msg"].lower()
-    got = "" if "secret" in name.lower() or "database" in name.lower() else f", got {shown(error['input'])}"
+    got = "" if "secret" in name.lower() else f", got {shown(error['input'])}"
     return f"`{name}` is not valid: {rule}{got}. It is set in the environment, in .env or as an option."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError, field_validator
+from pydantic import SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """Folder of everything that is written: runs, models, logs. On a cluster, storage that all nodes share."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe message that is logged."""
+    database_url: SecretStr | None = None
+    """SQLAlchemy URL of the store of models, experiments and keys. None: SQLite in the home, good for one machine."""
     remote: str | None = None
     """Folder in an object store that runs are copied to, such as `s3://bucket/rlplatform`. Empty: they are not."""
 

@@ -25,6 +25,7 @@ from rlplatform.artifacts.atomic import storage_errors
 from rlplatform.artifacts.locks import file_lock
 from rlplatform.errors import MissingPackageError, RlPlatformError, StoreError
 from rlplatform.names import DATABASE_FILE
+from rlplatform.specs.settings import Settings
 from rlplatform.store.tables import REVISION
 
 PATIENCE_S = 30.0
@@ -38,6 +39,22 @@ _VERSION_TABLE = table("alembic_version", sql_column("version_num"))
 def default_url(home: Path) -> str:
     """Return the URL of the database that a home has of its own."""
     return f"sqlite:///{home.absolute() / DATABASE_FILE}"
+
+
+def open_database(settings: Settings) -> Database:
+    """Return the store that the settings name, with its schema brought up to date.
+
+    Raises:
+        StoreError: The database cannot be reached, or is of a newer version.
+    """
+    url = settings.database_url.get_secret_value() if settings.database_url else default_url(settings.home)
+    database = Database(url)
+    try:
+        database.upgrade()
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 class Database:
