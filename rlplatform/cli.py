@@ -13,7 +13,20 @@ from typing import Annotated
 
 import typer
 
-from rlplatform.commands import catalogs, compare, config, demo, doctor, evaluate, models, resume, runs, train, verify
+from rlplatform.commands import (
+    catalogs,
+    compare,
+    config,
+    demo,
+    doctor,
+    evaluate,
+    jobs,
+    models,
+    resume,
+    runs,
+    train,
+    verify,
+)
 from rlplatform.errors import RlPlatformError
 
 PROGRAM = "rlplatform"
@@ -34,6 +47,7 @@ app.command("verify")(verify.verify)
 app.command("compare")(compare.compare)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
+app.add_typer(jobs.app, name="jobs")
 app.command("algorithms")(catalogs.algorithms)
 app.command("environments")(catalogs.environments)
 app.command("wrappers")(catalogs.wrappers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from rlplatform.artifacts.run_state import RunState
 
 MAX_SEEDS = 1_000
+_DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in "dhms"))
+_UNITS_S = (86_400.0, 3_600.0, 60.0, 1.0)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Overrides = Annotated[
@@ -48,6 +51,27 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             )
         seeds.update(dict.fromkeys(range(low, high + 1)))
     return tuple(seeds)
+
+
+def parse_duration(text: str, option: str) -> float:
+    """Return the seconds of a time such as `2h`, `90m`, `1h30m` or `45s`.
+
+    Args:
+        text: What was written.
+        option: The option that it was written for, for the message.
+
+    Raises:
+        SpecError: It is no such time, or none at all.
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    seconds = (
+        sum(float(number) * unit for number, unit in zip(found.groups(), _UNITS_S, strict=True) if number)
+        if found
+        else 0.0
+    )
+    if seconds <= 0:
+        raise SpecError(f"`{option}` must be a time above 0 with its units, got {text!r}. Write 2h, 90m, 1h30m or 45s.")
+    return seconds
 
 
 def check_which(which: str) -> str:

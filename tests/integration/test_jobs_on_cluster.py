@@ -1,4 +1,8 @@
-"""Ray jobs against a cluster of their own: exit codes, results that stay, each its own code, stopping."""
+"""Jobs against a cluster of their own: exit codes, results that stay, each its own code, stopping.
+
+And what ours add: retries that go on, deadlines, ids that are safe to submit again. The job with a deadline goes on
+beside the others, and the last test waits for it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ import pytest
 from rlplatform.artifacts.run_dir import RunDir, list_runs
 from rlplatform.artifacts.run_record import RunRecord
 from rlplatform.names import RUN_ACTOR_PREFIX
+from rlplatform.train.compare import compare_runs
 from tests.integration.conftest import eventually
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -52,6 +57,16 @@ class OwnEnv(gym.Env):
     def step(self, action):
         self.steps += 1
         return np.zeros(2, np.float32), {reward}, self.steps == 10, False, {{}}
+"""
+
+LOCAL_SPEC = """
+name: killed
+algorithm: {name: ppo, n_steps: 64, batch_size: 64, n_epochs: 1, policy_kwargs: {net_arch: [16]}}
+env: {id: CartPole-v1, n_envs: 2, backend: sync}
+budget: {total_timesteps: 8192}
+evaluation: {every_steps: null, final_episodes: 1}
+checkpoint: {every_steps: 512}
+tracking: {tensorboard: false, csv: false}
 """
 
 
@@ -100,6 +115,20 @@ class Head:
         eventually(submitted, "the job is submitted")
         return folder.name
 
+    def jobs(self, *arguments: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run `rlplatform jobs` with arguments; it must end with `code` and show no traceback."""
+        done = subprocess.run(
+            [sys.executable, "-m", "rlplatform", "jobs", *arguments],
+            env={**self.environment, "RAY_ADDRESS": self.dashboard, **variables},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
     def wait(self, job: str) -> dict[str, Any]:
         """Return a job's details once it has ended."""
 
@@ -107,7 +136,7 @@ class Head:
             found = self.api(f"/api/jobs/{job}")
             return found if found["status"] in ENDED else None
 
-        return dict(eventually(details, f"job {job} has ended", 120))
+        return dict(eventually(details, f"job {job} has ended", 150))
 
     def run(self, name: str) -> RunRecord:
         """Return the record of the run with a name."""
@@ -117,8 +146,8 @@ class Head:
 
         return RunRecord.model_validate(eventually(found, f"a run called {name}"))
 
-    def run_actors(self) -> list[str]:
-        """Return the names of the living RunActors."""
+    def run_actors(self, run: str) -> list[str]:
+        """Return the names of the living RunActors of runs whose name begins so."""
         code = (
             "import ray; ray.init(log_to_driver=False, logging_level='ERROR');"
             "print(*[a['name'] for a in ray.util.list_named_actors(all_namespaces=True)])"
@@ -127,7 +156,7 @@ class Head:
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
         )
-        return [name for name in done.stdout.split() if name.startswith(RUN_ACTOR_PREFIX)]
+        return [name for name in done.stdout.split() if name.startswith(f"{RUN_ACTOR_PREFIX}{run}")]
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +227,32 @@ def job_folder(path: Path, reward: float, total_timesteps: int = 256) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def endless(head: Head, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Submit a job that only its deadline ends; return the arguments that did."""
+    folder = job_folder(tmp_path_factory.mktemp("jobs") / "ticking", 1, 10**9)
+    options = ["--id", "ticking", "--deadline", "80s", "--retries", "1", "--working-dir", str(folder)]
+    arguments = ["submit", *options, "--", sys.executable, "jobs/train.py", "spec.yaml"]
+    assert head.jobs(*arguments).stdout == "ticking\n"
+    return arguments
+
+
+def test_submitting_a_job_again_changes_nothing_and_mistakes_are_told(head: Head, endless: list[str]) -> None:
+    assert "is there already" in head.jobs(*endless).stderr
+    assert "with another command" in head.jobs(*endless, "--seed", "3", code=2).stderr
+    listed = [job["id"] for job in json.loads(head.jobs("list", "--json").stdout)]
+    assert listed.count("ticking") == 1
+    assert "Did you mean 'ticking'?" in head.jobs("status", "tickin_", code=2).stderr
+    assert "refuses the token" in head.jobs("list", code=2, RAY_AUTH_TOKEN="another").stderr
+
+
+def test_the_driver_of_a_job_is_killed_and_its_run_trains_on(head: Head, endless: list[str]) -> None:
+    run = RunDir.open(head.home, head.run("ticking").id)
+    eventually(lambda: run.read().state == "running", "the run trains", 120)
+    os.kill(run.read().machine.pid, signal.SIGKILL)
+    assert run.read().state == "running"
+
+
 def test_two_jobs_train_with_their_own_code_and_leave_their_results(head: Head, tmp_path: Path) -> None:
     folders = [job_folder(tmp_path / f"reward-{reward}", reward) for reward in (1, 2)]
     jobs = [head.submit(folder, "jobs/train.py", "spec.yaml") for folder in folders]
@@ -209,7 +264,7 @@ def test_two_jobs_train_with_their_own_code_and_leave_their_results(head: Head, 
         assert record.result is not None
         assert record.result["final"]["return_mean"] == episode_return  # type: ignore[index, call-overload]
         assert RunDir.open(head.home, record.id).metrics_path.stat().st_size > 0
-    assert head.run_actors() == []
+    assert head.run_actors("reward-") == []
 
 
 def test_a_job_with_a_wrong_spec_fails_with_the_users_exit_code(head: Head, tmp_path: Path) -> None:
@@ -229,4 +284,42 @@ def test_stopping_a_job_stops_its_run_with_a_checkpoint_and_leaves_no_actor(head
     record = head.run(job)
     assert (record.state, record.reason) == ("stopped", "its submitter got SIGTERM")
     assert list(RunDir.open(head.home, record.id).checkpoints_path.glob("step_*"))
-    assert head.run_actors() == []
+    assert head.run_actors("endless") == []
+
+
+def test_a_job_whose_trainer_is_killed_ends_with_the_same_bytes(head: Head, tmp_path: Path) -> None:
+    folder = job_folder(tmp_path / "killed", 1)
+    (folder / "spec.yaml").write_text(LOCAL_SPEC)
+    train = ("train", str(folder / "spec.yaml"), "--local")
+    undisturbed = subprocess.Popen(
+        [sys.executable, "-m", "rlplatform", *train],
+        env={**os.environ, "RLPLATFORM_HOME": str(tmp_path / "undisturbed")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    command = ("--", sys.executable, "jobs/train.py", "spec.yaml", "--local")
+    head.jobs("submit", "--id", "killed", "--working-dir", str(folder), *command)
+    run = RunDir.open(head.home, head.run("killed").id)
+    eventually(lambda: list(run.checkpoints_path.glob("step_*")), "a checkpoint")
+    os.kill(run.read().attempts[-1].machine.pid, signal.SIGKILL)
+    assert "retry 1 of 3" in head.jobs("logs", "killed", "--follow").stdout
+    record = run.read()
+    assert (record.state, record.job, len(record.attempts)) == ("completed", "killed", 2)
+    assert record.attempts[1].start_step > 0
+    assert undisturbed.wait(120) == 0
+    assert [one.id for one in list_runs(head.home) if one.job == "killed"] == [record.id]
+    assert compare_runs(run, RunDir.open(tmp_path / "undisturbed", "killed")).equal
+
+
+def test_a_deadline_stops_with_a_checkpoint_the_run_that_the_second_driver_took_over(
+    head: Head, endless: list[str]
+) -> None:
+    details = head.wait("ticking")
+    assert (details["status"], details["driver_exit_code"]) == ("FAILED", 124), details["message"]
+    assert "retry 1 of 1" in head.jobs("logs", "ticking").stdout
+    record = head.run("ticking")
+    assert (record.state, record.reason) == ("stopped", "its submitter got SIGTERM")
+    assert [one.id for one in list_runs(head.home) if one.job == "ticking"] == [record.id]
+    assert list(RunDir.open(head.home, record.id).checkpoints_path.glob("step_*"))
+    assert head.run_actors("ticking") == []
+    assert "its deadline was reached" in head.jobs("status", "ticking").stdout

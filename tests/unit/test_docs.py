@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -57,10 +58,10 @@ def without_code(page: Path) -> str:
 
 
 def check_options(words: list[str]) -> None:
-    """Follow the words of a command through the tree of commands."""
+    """Follow the words of a command through the tree of commands; after `--` comes a command of another program."""
     command: Any = typer.main.get_command(app)
     known = {option for parameter in command.params for option in parameter.opts}
-    for word in words:
+    for word in itertools.takewhile(lambda word: word != "--", words):
         if word.startswith("--"):
             assert word.partition("=")[0] in known | {"--help", "--debug"}, f"`{command.name}` has no {word}"
         elif isinstance(command, TyperGroup) and not word.isupper():  # COMMAND stands for any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlplatform.commands.options import check_state, check_which, parse_seeds
+from rlplatform.commands.options import check_state, check_which, parse_duration, parse_seeds
 from rlplatform.errors import SpecError, UnknownNameError
 
 
@@ -31,3 +31,17 @@ def test_an_unknown_state_names_the_nearest() -> None:
     assert check_state("paused") == "paused"
     with pytest.raises(UnknownNameError, match="Did you mean 'stopped'"):
         check_state("stoped")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("1.5h", 5400), (" 1D ", 86_400), ("1d2h3m4s", 93_784)],
+)
+def test_times_have_units(text: str, seconds: float) -> None:
+    assert parse_duration(text, "--deadline") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "0s", "-1h", "1h 30", "30m1h", "soon", "1e3s"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"`--deadline` must be a time above 0 with its units, got .* Write 2h"):
+        parse_duration(text, "--deadline")
