@@ -65,7 +65,7 @@ def compare(
     else:
         groups = comparison_specs(configs or [], parse_seeds(seeds), algorithms or (), overrides or ())
         start_logs()
-        comparison = _create(groups)
+        comparison = Comparison.of_this_job(home()) or _create(groups)
     say(f"Comparison {comparison.id} in {comparison.path}")
     _train(comparison, place)
     _report_and_exit(comparison, as_json)

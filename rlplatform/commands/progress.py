@@ -26,7 +26,7 @@ def watch_runs() -> Iterator[Listener]:
     if not sys.stderr.isatty():
         yield PlainLines(sys.stderr)
         return
-    with _bars() as bars, _log_through(sys.stderr):
+    with _bars() as bars, log_through(sys.stderr):
         yield LiveBars(bars)
 
 
@@ -117,7 +117,7 @@ def _bars() -> Bars:
 
 
 @contextmanager
-def _log_through(stream: TextIO) -> Iterator[None]:
+def log_through(stream: TextIO) -> Iterator[None]:
     """Send the log's terminal lines above the bars: rich redirects `sys.stderr`, but the handler kept the real one."""
     handlers = [
         handler

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rlplatform.artifacts.atomic import storage_errors, write_json
-from rlplatform.artifacts.provenance import command_line
+from rlplatform.artifacts.provenance import command_line, job_id
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.errors import RunNotFound, StorageError, did_you_mean
 from rlplatform.names import COMPARISON_FILE, COMPARISONS_DIR, GROUPS_CSV_FILE, RESULTS_FILE, RUNS_CSV_FILE
@@ -91,6 +91,7 @@ class Comparison:
                 "id": found.id,
                 "created_at": now.isoformat(),
                 "command": command_line(),
+                "job": job_id(),
                 "groups": {label: [run.id for run in runs] for label, runs in found.groups.items()},
             },
         )
@@ -117,6 +118,20 @@ class Comparison:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise StorageError(f"{path / COMPARISON_FILE} is damaged ({error}). Compare again.") from error
         return cls(path, {label: tuple(RunDir.open(home, run) for run in runs) for label, runs in found.items()})
+
+    @classmethod
+    def of_this_job(cls, home: Path) -> Comparison | None:
+        """Return the comparison that this command began when its job ran it before; None if there is none.
+
+        Raises:
+            RunNotFound: A run of it is gone.
+        """
+        job = job_id()
+        for path in sorted((home / COMPARISONS_DIR).glob(f"*/{COMPARISON_FILE}")) if job else ():
+            found = json.loads(path.read_bytes())
+            if (found.get("job"), found.get("command")) == (job, command_line()):
+                return cls.open(home, str(path.parent))
+        return None
 
     def rows(self) -> dict[str, list[RunRow]]:
         """Return the row of every run as it is now, by group."""

@@ -86,6 +86,16 @@ def test_a_comparison_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> Non
         assert Comparison.open(tmp_path, text) == made
 
 
+def test_a_job_that_is_tried_again_goes_on_with_its_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(names.JOB_ENV_VAR, "job-1")
+    made = Comparison.create(tmp_path, {"a": make_runs(tmp_path, {1: 1.0})})
+    assert Comparison.of_this_job(tmp_path) == made
+    monkeypatch.setattr("sys.argv", ["compare.py", "other.yaml"])
+    assert Comparison.of_this_job(tmp_path) is None
+    monkeypatch.undo()
+    assert Comparison.of_this_job(tmp_path) is None
+
+
 def test_an_unknown_comparison_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunNotFound, match=r"0 comparisons in .* begin with 'x'"):
         Comparison.open(tmp_path, "x")
