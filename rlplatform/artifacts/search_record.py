@@ -36,7 +36,7 @@ class TrialRecord(_Part):
     step: int = 0
     """Environment steps of each seed."""
     iteration: int = 0
-    """Values reported so far."""
+    """Evaluations so far."""
     trained_steps: int = 0
     """Environment steps spent, over all seeds, including those that an exploited population member gave up."""
     value: float | None = None
@@ -47,8 +47,8 @@ class TrialRecord(_Part):
     ended: datetime | None = None
     reason: str | None = None
     """Why it is in this state, in words."""
-    exploited: str | None = None
-    """Id of the trial whose networks it last took over."""
+    generation: int = 0
+    """How often it took over another trial's networks."""
     run_dirs: tuple[str, ...] = ()
     """Its runs' folders, one for each seed, relative to the search's folder."""
 

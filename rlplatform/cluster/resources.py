@@ -13,6 +13,8 @@ from rlplatform.specs.search import SearchSpec
 
 CPU, GPU, MEMORY = "CPU", "GPU", "memory"
 CPUS_PER_WORKER = 1.0
+MOST = 1024
+"""Most bookings that are counted."""
 SMALLEST = 0.001
 """A bundle may not be empty; a run that asks for no CPU books this much of one."""
 
@@ -141,6 +143,20 @@ def _place(asked: Booking, free: list[dict[str, float]]) -> bool:
 def _whole_share(gpus: float) -> float:
     """Return how much of a node's GPUs a share takes: 0.4 takes a half, because two such shares fill a GPU."""
     return gpus if gpus >= 1 else 1 / floor(1 / gpus + 1e-6)
+
+
+def how_many_fit(asked: Booking, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return how many bookings of one kind fit into the nodes together when nothing else runs on them."""
+    free = [dict(node) for node in nodes]
+    # What is booked in thousandths can be booked a thousand times on one CPU; nobody trains that many at once.
+    for number in range(MOST):
+        for bundle in asked.bundles:
+            home = next((node for node in free if all(node.get(key, 0.0) >= n for key, n in bundle.items())), None)
+            if home is None:
+                return number
+            for key, amount in bundle.items():
+                home[key] = round(home[key] - amount, 4)
+    return MOST
 
 
 def describe(nodes: Sequence[Mapping[str, float]], memory: bool = True) -> str:

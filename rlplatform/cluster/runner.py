@@ -128,7 +128,7 @@ def _train(
     # The same for every attempt of a job, so that a run which trains on is taken over as it is.
     owner = job_id() or secrets.token_hex(8)
     runtime_env = {} if session.started else job_runtime_env()
-    with _heartbeat(manager, owner), _interrupts() as interrupts:
+    with _heartbeat(manager, owner), catch_interrupts() as interrupts:
         while runs:
             submissions = [
                 Submission(
@@ -149,7 +149,7 @@ def _train(
             runs = [run for run in runs if not interrupts.count and _is_abandoned(run.read())]
 
 
-def _follow(manager: Any, paths: list[str], interrupts: _Interrupts, on_progress: OnProgress | None) -> None:
+def _follow(manager: Any, paths: list[str], interrupts: Interrupts, on_progress: OnProgress | None) -> None:
     """Report progress until every run has ended or paused, and pass on what the user or the job asks."""
     told = 0
     while True:
@@ -169,7 +169,7 @@ def _follow(manager: Any, paths: list[str], interrupts: _Interrupts, on_progress
 
 
 @dataclass
-class _Interrupts:
+class Interrupts:
     """How often this process was asked to stop."""
 
     count: int = 0
@@ -181,9 +181,9 @@ class _Interrupts:
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[_Interrupts]:
+def catch_interrupts() -> Iterator[Interrupts]:
     """Count SIGINT and SIGTERM during the block; outside the main thread, where that is impossible, count nothing."""
-    interrupts = _Interrupts()
+    interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return

@@ -1,0 +1,279 @@
+"""Ray Tune's schedulers for a search: built from its spec, told each report once, and able to be written down.
+
+Ray writes no scheduler down: after a restore ASHA has empty rungs and PBT no scores. Here what a scheduler remembers is
+pickled with trials replaced by their ids, so that it goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    HyperBandScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+from ray.tune.schedulers.pb2 import PB2
+
+from rlplatform.specs import search_schedulers as specs
+from rlplatform.specs.search import SearchSpec
+from rlplatform.specs.search_space import Integer, LogUniform, Uniform
+from rlplatform.tune.samplers import draw
+from rlplatform.tune.trainable import FAILED, GENERATION, ITERATION, STEP, VALUE
+
+CLOCK = "clock"
+"""A trial's age in the scheduler's own unit."""
+
+
+class KeptScheduler(FIFOScheduler):
+    """Trains every trial to its end; of the others, what they have besides Ray's: a memory, and a limit."""
+
+    MEMORY: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold what the scheduler has learned."""
+    POPULATION: ClassVar[bool] = False
+    """Whether it must know all trials from the beginning, and decides itself which of them train."""
+
+    unit: int = 1
+    """Environment steps of one tick of the clock."""
+    concurrent: int = 1
+    """Trials that train at once."""
+
+    def __init__(self, **options: Any) -> None:
+        """Take what Ray's scheduler takes."""
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+
+    def keep(self, unit: int, concurrent: int) -> Self:
+        """Set what Ray's constructors do not know."""
+        self.unit, self.concurrent = unit, concurrent
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._restored: set[str] = set()
+        return self
+
+    def memory(self) -> bytes:
+        """Return what the scheduler has learned, with trials by their ids."""
+        return _dump({name: getattr(self, name) for name in ("_seen", *self.MEMORY)})
+
+    def remember(self, memory: bytes, trials: Mapping[str, Trial]) -> None:
+        """Take back what `memory` returned.
+
+        Args:
+            memory: What was returned.
+            trials: Every trial that was ever added, by id; those that go on will be added again.
+        """
+        vars(self).update(_load(memory, trials))
+        self._restored = set(trials)
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Take a new trial; one that is remembered is known."""
+        if trial.trial_id in self._restored:
+            self._restored.discard(trial.trial_id)
+            return
+        super().on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide on a report; one that was decided on before its trial was taken up again is passed over."""
+        report = (result[GENERATION], result[ITERATION])
+        if report <= self._seen.get(trial.trial_id, (0, 0)):
+            return str(TrialScheduler.CONTINUE)
+        self._seen[trial.trial_id] = report
+        return str(super().on_trial_result(tune_controller, trial, self._on_clock(result)))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Take the last report of a trial; a failed one has none."""
+        if result.get(FAILED) or VALUE not in result:
+            super().on_trial_error(tune_controller, trial)
+        else:
+            super().on_trial_complete(tune_controller, trial, self._on_clock(result))
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the trial to train next; None while as many train as may."""
+        busy = sum(trial.status in (Trial.RUNNING, Trial.PENDING) for trial in tune_controller.get_trials())
+        return None if busy >= self.concurrent else super().choose_trial_to_run(tune_controller)
+
+    def _on_clock(self, result: dict[str, Any]) -> dict[str, Any]:
+        return {**result, CLOCK: result[STEP] // self.unit}
+
+
+class Asha(KeptScheduler, AsyncHyperBandScheduler):
+    """ASHA."""
+
+    MEMORY = ("_brackets", "_trial_info", "_num_stopped")
+
+
+class Median(KeptScheduler, MedianStoppingRule):
+    """Median stopping."""
+
+    MEMORY = ("_results", "_stopped_trials")
+
+
+class HyperBand(KeptScheduler, HyperBandScheduler):
+    """HyperBand."""
+
+    MEMORY = ("_hyperbands", "_trial_info", "_state", "_num_stopped")
+    POPULATION = True
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Take a trial, which waits until it is chosen."""
+        super().on_trial_add(tune_controller, trial)
+        bracket, _ = self._trial_info[trial]
+        if bracket.continue_trial(trial):
+            bracket.trials_to_unpause.add(trial)
+
+
+class _Population(KeptScheduler):
+    """What PBT and PB2 share."""
+
+    _trial_state: dict[Trial, Any]
+    _next_perturbation_sync: float
+    _perturbation_interval: float
+
+    MEMORY: ClassVar[tuple[str, ...]] = (
+        "_trial_state",
+        "_next_perturbation_sync",
+        "_num_checkpoints",
+        "_num_perturbations",
+    )
+    POPULATION = True
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Take a trial; one whose actor was lost keeps its score."""
+        if trial not in self._trial_state:
+            super().on_trial_add(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the trial to train next; when all wait for one that ended early, they wait no longer."""
+        chosen = super().choose_trial_to_run(tune_controller)
+        states = {trial.status for trial in tune_controller.get_trials()}
+        if chosen is None and Trial.PAUSED in states and not states & {Trial.RUNNING, Trial.PENDING}:
+            self._next_perturbation_sync += self._perturbation_interval
+            chosen = super().choose_trial_to_run(tune_controller)
+        return chosen
+
+
+class Pbt(_Population, PopulationBasedTraining):
+    """Population based training."""
+
+
+class Pb2(_Population, PB2):
+    """Population based bandits."""
+
+    MEMORY = (*_Population.MEMORY, "data", "current", "last_exploration_time")
+
+
+def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:
+    """Return the scheduler that a search asks for, at its beginning.
+
+    Args:
+        spec: The search.
+        concurrent: Trials that may train at once.
+    """
+    asked = spec.scheduler
+    common: dict[str, Any] = {"time_attr": CLOCK, "metric": VALUE, "mode": spec.objective.mode}
+    match asked:
+        case specs.ASHAScheduler():
+            grace = min(asked.grace_steps, spec.max_steps)
+            return Asha(
+                **common, grace_period=grace, max_t=spec.max_steps, reduction_factor=asked.reduction_factor
+            ).keep(1, concurrent)
+        case specs.MedianScheduler():
+            return Median(
+                **common,
+                grace_period=asked.grace_steps,
+                min_samples_required=asked.min_trials,
+                min_time_slice=2**62,  # It would pause trials to give others time; here they have actors.
+            ).keep(1, concurrent)
+        case specs.HyperBandScheduler():
+            most = max(1, spec.max_steps // asked.every_steps)
+            return HyperBand(**common, max_t=most, reduction_factor=asked.reduction_factor).keep(
+                asked.every_steps, concurrent
+            )
+        case specs.PBTScheduler():
+            return Pbt(
+                **common,
+                perturbation_interval=1,
+                hyperparam_mutations={path: _mutation(spec, path) for path in spec.mutations},
+                quantile_fraction=asked.quantile_fraction,
+                resample_probability=asked.resample_probability,
+                perturbation_factors=asked.factors,
+                custom_explore_fn=lambda config: _within_space(spec, config),
+                log_config=False,
+                synch=asked.synchronous,
+            ).keep(asked.every_steps, concurrent)
+        case specs.PB2Scheduler():
+            return Pb2(
+                **common,
+                perturbation_interval=1,
+                hyperparam_bounds={path: list(spec.space[path].extremes()) for path in spec.mutations},
+                quantile_fraction=asked.quantile_fraction,
+                custom_explore_fn=lambda config: _within_space(spec, config),
+                log_config=False,
+                synch=asked.synchronous,
+            ).keep(asked.every_steps, concurrent)
+        case _:
+            return KeptScheduler().keep(1, concurrent)
+
+
+def _mutation(spec: SearchSpec, path: str) -> Any:
+    """Return how PBT draws a parameter anew: from a list in its order, else by a function."""
+    dimension = spec.space[path]
+    if not isinstance(dimension, Uniform | LogUniform | Integer):
+        return list(dimension.values)
+    return lambda: draw(dimension, np.random.default_rng(np.random.randint(2**31)))
+
+
+def _within_space(spec: SearchSpec, config: dict[str, Any]) -> dict[str, Any]:
+    """Put what was changed by a factor, or proposed, back into the space."""
+    for path in spec.mutations:
+        dimension = spec.space[path]
+        if path in config and isinstance(dimension, Uniform | LogUniform | Integer):
+            value = min(max(config[path], dimension.low), dimension.high)
+            if isinstance(dimension, Integer):
+                value = dimension.low + round((value - dimension.low) / dimension.step) * dimension.step
+            config[path] = int(value) if isinstance(dimension, Integer) else float(value)
+    return config
+
+
+class _Pickler(pickle.Pickler):
+    """Writes trials as their ids, and waits for checkpoints that are being written."""
+
+    def persistent_id(self, obj: Any) -> str | None:
+        return str(obj.trial_id) if isinstance(obj, Trial) else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj).__name__ != "_FutureTrainingResult":
+            return NotImplemented
+        done = obj.resolve()
+        return _itself, (done.checkpoint if done is not None else None,)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads ids as the trials of this process."""
+
+    def __init__(self, file: io.BytesIO, trials: Mapping[str, Trial]) -> None:
+        super().__init__(file)
+        self._trials = trials
+
+    def persistent_load(self, pid: Any) -> Trial:
+        return self._trials[pid]
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _dump(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+def _load(data: bytes, trials: Mapping[str, Trial]) -> Any:
+    return _Unpickler(io.BytesIO(data), trials).load()
