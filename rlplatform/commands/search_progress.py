@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-TABLE_FRAME = 7
+TABLE_FRAME = 8
 """Lines of a terminal that the live table's frame, heading and the log above it need."""
 REFRESH_PER_S = 2
 
@@ -52,15 +52,17 @@ class PlainSearchLines:
         """Write to `stream`, a line about the whole every `every_s` seconds, and none about trials that had ended."""
         self._stream, self._objective, self._every_s = stream, objective, every_s
         self._ended = set(ended)
-        self._last = float("-inf")
+        self._last: float | None = None
 
     def __call__(self, progress: SearchProgress) -> None:
-        """Write what is due."""
+        """Write what is due, and first of all what the search is called."""
+        if self._last is None:
+            self._write(f"search {progress.search_id}")
         for trial in progress.trials:
             if trial.ended_for_good and trial.trial_id not in self._ended:
                 self._ended.add(trial.trial_id)
                 self._write(describe_trial(trial, self._objective))
-        if time.monotonic() - self._last >= self._every_s:
+        if self._last is None or time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
             self._write(describe_search(progress, self._objective))
 
@@ -85,7 +87,7 @@ class LiveTrials:
         from rich.table import Table
         from rich.text import Text
 
-        heading = Text(describe_search(progress, self._objective))
+        heading = Text(f"search {progress.search_id}\n{describe_search(progress, self._objective)}")
         table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("trial", no_wrap=True)
         table.add_column("state", no_wrap=True)

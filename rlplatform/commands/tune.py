@@ -14,6 +14,7 @@ from rlplatform.errors import SpecError
 
 if TYPE_CHECKING:
     from rlplatform.artifacts.search_dir import SearchDir
+    from rlplatform.cluster.runner import RayOptions
     from rlplatform.report.search_report import SearchReport
     from rlplatform.specs.search import SearchSpec
     from rlplatform.tune.progress import SearchResult
@@ -33,10 +34,12 @@ def tune(
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="Trials at most (budget.trials).")] = None,
     concurrent: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Trials that train at once (budget.concurrent).")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Trials that train at once. Else as many as there is room for."),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="What the search is called.")] = None,
     address: Address = None,
+    wait: Annotated[bool, typer.Option("--wait-for-resources", help="Wait when the cluster is too small.")] = False,
     publish: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Publish the best trial's policy as a version of this model.")
     ] = None,
@@ -50,7 +53,7 @@ def tune(
     Ctrl-C stops them with checkpoints and says how to go on; a second one stops at once. What is changed by --set are
     fields of the search, such as budget.trials=8 or run.env.n_envs=4.
     """
-    changes = _changes(overrides, trials, concurrent, name)
+    changes = _changes(overrides, trials, name)
     if (config is None) == (resume is None):
         raise SpecError("Give the file of a search, such as configs/search/cartpole_ppo.yaml, or `--resume ID`.")
     if resume is not None and (changes or wandb):
@@ -66,8 +69,11 @@ def tune(
         search = search_of_this_job(spec)
     elif resume is not None:
         search = SearchDir.open(home(), resume)
+    from rlplatform.cluster.runner import RayOptions
+
     start_logs()
-    result = _run(spec, address) if search is None else _resume(search, address)
+    options = RayOptions(address=address, limit=concurrent, wait_for_resources=wait)
+    result = _run(spec, options) if search is None else _resume(search, options)
     finish(SearchDir.open(home(), result.search_id), result, publish, as_json)
 
 
@@ -128,12 +134,11 @@ def search_of_this_job(spec: SearchSpec) -> SearchDir | None:
     return SearchDir.open(home(), found[0].id) if found else None
 
 
-def _changes(overrides: list[str] | None, trials: int | None, concurrent: int | None, name: str | None) -> list[str]:
+def _changes(overrides: list[str] | None, trials: int | None, name: str | None) -> list[str]:
     import json
 
     changes = list(overrides or ())
     changes += [f"budget.trials={trials}"] if trials is not None else []
-    changes += [f"budget.concurrent={concurrent}"] if concurrent is not None else []
     return changes + ([f"name={json.dumps(name)}"] if name is not None else [])  # quoted, as 2026 is a name too
 
 
@@ -146,25 +151,23 @@ def _load(config: Path, changes: list[str], wandb: bool) -> SearchSpec:
     return spec
 
 
-def _run(spec: SearchSpec, address: str | None) -> SearchResult:
-    from rlplatform.cluster.runner import RayOptions
+def _run(spec: SearchSpec, options: RayOptions) -> SearchResult:
     from rlplatform.commands.search_progress import watch_search
     from rlplatform.commands.workspace import home
     from rlplatform.tune.run import run_search
 
     with watch_search(spec.objective) as on_progress:
-        return run_search(spec, home(), RayOptions(address=address), on_progress)
+        return run_search(spec, home(), options, on_progress)
 
 
-def _resume(search: SearchDir, address: str | None) -> SearchResult:
-    from rlplatform.cluster.runner import RayOptions
+def _resume(search: SearchDir, options: RayOptions) -> SearchResult:
     from rlplatform.commands.search_progress import watch_search
     from rlplatform.tune.run import resume_search
 
     ended = [trial.trial_id for trial in search.trials() if trial.ended_for_good]
     say(f"Going on with search {search.id}: {len(ended)} trials have ended.")
     with watch_search(search.record.objective, ended) as on_progress:
-        return resume_search(search, RayOptions(address=address), on_progress)
+        return resume_search(search, options, on_progress)
 
 
 def _suggest(search: SearchDir, result: SearchResult, report: SearchReport, unpublished: str | None) -> None:

@@ -75,6 +75,7 @@ def test_plain_lines_tell_each_end_once_and_the_whole_now_and_then() -> None:
     lines(replace(PROGRESS, trials=(*PROGRESS.trials[:2], trial(2, 55.0, state="completed"))))
     written = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
     assert [" ".join(line.split()[:3]) for line in written] == [
+        "search small-1",
         "trial 0001 completed",
         "2 of 8",
         "trial 0002 completed",
@@ -95,5 +96,12 @@ def test_on_a_terminal_there_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TERM", "xterm")
     with watch_search(OBJECTIVE) as on_progress:
         on_progress(PROGRESS)
-    for text in ("2 of 8 trials ended", "0001", "completed", "learning_rate=0.0003123 n_envs=4", "480.0"):
+    for text in (
+        "search small-1",
+        "2 of 8 trials ended",
+        "0001",
+        "completed",
+        "learning_rate=0.0003123 n_envs=4",
+        "480.0",
+    ):
         assert text in stream.getvalue()

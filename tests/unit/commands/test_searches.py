@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from rlplatform.artifacts.search_record import best_trial
 from rlplatform.cli import main
 from rlplatform.commands.tune import finish, search_of_this_job
 from rlplatform.names import JOB_ENV_VAR
+from rlplatform.specs.search_load import load_search_spec
 from rlplatform.tune.progress import SearchResult
 from tests.unit.report.searches import add_trial, make_search
 
@@ -131,3 +133,12 @@ def test_bad_arguments_are_refused(
 ) -> None:
     assert main(["tune", *arguments]) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_the_search_that_the_documentation_shows_can_be_run(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    (block,) = re.findall(r"^```yaml\n(run:.*?)^```", (root / "docs/tune.md").read_text(), re.MULTILINE | re.DOTALL)
+    path = tmp_path / "search.yaml"
+    path.write_text(block.replace("../train/", f"{root}/configs/train/"))
+    spec = load_search_spec(path, environ={})
+    assert (spec.sampler.name, spec.scheduler.name, spec.seeds) == ("tpe", "asha", (1, 2, 3))
