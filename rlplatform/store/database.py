@@ -11,7 +11,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, table, text
@@ -23,7 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from rlplatform.artifacts.atomic import storage_errors
 from rlplatform.artifacts.locks import file_lock
-from rlplatform.errors import MissingPackageError, RlPlatformError, StoreError
+from rlplatform.errors import MissingPackageError, RlPlatformError, SpecError, StoreError
 from rlplatform.names import DATABASE_FILE
 from rlplatform.specs.settings import Settings
 from rlplatform.store.tables import REVISION
@@ -38,7 +37,7 @@ _VERSION_TABLE = table("alembic_version", sql_column("version_num"))
 
 def default_url(home: Path) -> str:
     """Return the URL of the database that a home has of its own."""
-    return f"sqlite:///{home.absolute() / DATABASE_FILE}"
+    return URL.create("sqlite", database=str(home.absolute() / DATABASE_FILE)).render_as_string()
 
 
 def open_database(settings: Settings) -> Database:
@@ -173,9 +172,9 @@ class Database:
         except StatementError as error:
             if isinstance(error.orig, RlPlatformError):  # A value that a column refused.
                 raise error.orig from None
-            reachable = isinstance(error, DBAPIError) and not error.connection_invalidated
+            lost = isinstance(error, DBAPIError) and error.connection_invalidated
             is_state = isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError
-            if reachable and not is_state:
+            if not lost and not is_state:
                 raise  # Of ours: a statement that is wrong.
             raise self._in_words(error.orig or error) from error
 
@@ -196,17 +195,17 @@ def _read_url(text: str) -> URL:
         raise StoreError(f"The URL of the database cannot be read. {_EXAMPLES}") from error
     if url.drivername == "postgres" or url.get_backend_name() == "postgresql":
         return url.set(drivername="postgresql+psycopg")
-    if url.drivername in ("sqlite", "sqlite+pysqlite") and url.database and url.database != ":memory:":
+    is_file = bool(url.database) and url.database != ":memory:" and not url.query
+    if url.drivername in ("sqlite", "sqlite+pysqlite") and is_file:
         return url
     shown = url.render_as_string(hide_password=True)
     raise StoreError(f"The database must be a file of SQLite, or PostgreSQL, got {shown!r}. {_EXAMPLES}")
 
 
 def _make_engine(url: URL, patience_s: float) -> Engine:
-    serializer = partial(json.dumps, allow_nan=False, separators=(",", ":"))
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
-            url, json_serializer=serializer, pool_timeout=patience_s, connect_args={"timeout": patience_s}
+            url, json_serializer=_to_json, pool_timeout=patience_s, connect_args={"timeout": patience_s}
         )
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -215,7 +214,7 @@ def _make_engine(url: URL, patience_s: float) -> Engine:
     try:
         return create_engine(
             url,
-            json_serializer=serializer,
+            json_serializer=_to_json,
             pool_timeout=patience_s,
             pool_pre_ping=True,  # The server may have been restarted.
             connect_args={"connect_timeout": 10, "options": settings, "application_name": "rlplatform"},
@@ -224,6 +223,13 @@ def _make_engine(url: URL, patience_s: float) -> Engine:
         raise MissingPackageError(
             "PostgreSQL needs the package psycopg, which is missing. Run `pip install 'rlplatform[postgres]'`."
         ) from error
+
+
+def _to_json(value: object) -> str:
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:  # PostgreSQL would refuse what SQLite keeps.
+        raise SpecError(f"Numbers must be finite to be kept, got NaN or an infinity ({error}). Use null.") from error
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
