@@ -21,10 +21,14 @@ from rlplatform.commands import (
     doctor,
     evaluate,
     jobs,
+    keys,
     models,
     resume,
     runs,
+    searches,
+    serve,
     train,
+    tune,
     verify,
 )
 from rlplatform.errors import RlPlatformError
@@ -45,7 +49,9 @@ app.command("resume")(resume.resume)
 app.command("evaluate")(evaluate.evaluate)
 app.command("verify")(verify.verify)
 app.command("compare")(compare.compare)
+app.command("tune")(tune.tune)
 app.add_typer(runs.app, name="runs")
+app.add_typer(searches.app, name="searches")
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 app.command("algorithms")(catalogs.algorithms)
@@ -54,6 +60,8 @@ app.command("wrappers")(catalogs.wrappers)
 app.command("rewards")(catalogs.rewards)
 app.add_typer(config.app, name="config")
 app.command("doctor")(doctor.doctor)
+app.add_typer(keys.app, name="keys")
+app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 
 
@@ -84,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG in arguments
     try:
-        app([argument for argument in arguments if argument != DEBUG], prog_name=PROGRAM)
+        app(
+            [argument for argument in arguments if argument != DEBUG], prog_name=PROGRAM, obj="debug" if debug else None
+        )
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except RlPlatformError as error:
