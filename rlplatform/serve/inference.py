@@ -19,11 +19,11 @@ Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Question(msgspec.Struct, forbid_unknown_fields=True):
-    """What is asked of a policy, apart from which one."""
+    """What is asked of a policy, apart from which one. None is what a stream says otherwise, or the usual."""
 
-    observation: Any
-    deterministic: bool = True
-    action_masks: list[Any] | None = None
+    observation: Any = msgspec.UNSET
+    deterministic: bool | None = None
+    action_masks: Any = None
     state: str | None = None
     episode_start: bool | list[bool] | None = None
     seed: Seed | None = None
@@ -33,6 +33,8 @@ class InferenceRequest(Question, kw_only=True, forbid_unknown_fields=True):
     """The body of POST /inference."""
 
     model_name: str
+    observation: Any
+    deterministic: bool = True
 
 
 class Inference(NamedTuple):
@@ -120,7 +122,7 @@ def ask(model: LoadedModel, question: Question, rows: int, state: State | None =
     try:
         return model.runtime.predict(
             question.observation,
-            deterministic=question.deterministic,
+            deterministic=question.deterministic is not False,
             state=state,
             episode_start=question.episode_start,
             action_masks=question.action_masks,

@@ -12,28 +12,16 @@ State stays here between messages, and goes out with each answer too: whoever gi
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import numpy as np
 
 from rlplatform.errors import PolicyInputError
 from rlplatform.policy.runtime import State
 from rlplatform.policy.spaces import parts
-from rlplatform.serve.inference import Question, Seed, ask, read
+from rlplatform.serve.inference import Question, ask, read
 from rlplatform.serve.models import LoadedModel
 
-
-class _Message(msgspec.Struct, forbid_unknown_fields=True):
-    observation: Any = msgspec.UNSET
-    deterministic: bool | msgspec.UnsetType = msgspec.UNSET
-    action_masks: list[Any] | msgspec.UnsetType | None = msgspec.UNSET
-    state: str | msgspec.UnsetType | None = msgspec.UNSET
-    episode_start: bool | list[bool] | msgspec.UnsetType | None = msgspec.UNSET
-    seed: Seed | msgspec.UnsetType | None = msgspec.UNSET
-
-
-_decode = msgspec.json.Decoder(_Message).decode
+_decode = msgspec.json.Decoder(Question).decode
 
 
 class Episodes:
@@ -50,7 +38,7 @@ class Episodes:
         self.model, self.n = model, n
         self._deterministic = deterministic
         self._state: State | None = None
-        self._next: dict[str, Any] = {}
+        self._next: Question | None = None
         manifest = model.runtime.manifest
         self._parts = [
             (key, np.dtype(part.dtype).newbyteorder("<"), part.shape, n * int(np.prod(part.shape, dtype=np.int64)))
@@ -66,19 +54,14 @@ class Episodes:
             RequestError: It is not such JSON.
             PolicyInputError: It is about another number of episodes.
         """
-        message = read(text, _decode)
-        fields = {
-            name: value
-            for name in _Message.__struct_fields__
-            if (value := getattr(message, name)) is not msgspec.UNSET and name != "observation"
-        }
-        if message.observation is msgspec.UNSET:
-            self._next |= fields
+        question = read(text, _decode)
+        if question.observation is msgspec.UNSET:
+            self._next = self._completed(question)
             return None
-        rows = self.model.rows(message.observation)
+        rows = self.model.rows(question.observation)
         if rows != self.n:
             raise PolicyInputError(f"`observation` must be of {self.n} episodes, got {rows}. Connect with another `n`.")
-        return self._question(message.observation, fields)
+        return self._completed(question)
 
     def hear_bytes(self, data: bytes) -> Question:
         """Return what bytes ask.
@@ -87,10 +70,10 @@ class Episodes:
             PolicyInputError: Their number is not that of the observations, nor of observations and masks.
         """
         masks_bytes = self.n * self._mask_size
-        fields: dict[str, Any] = {}
+        action_masks = None
         if masks_bytes and len(data) == self._obs_bytes + masks_bytes:
             masks = np.frombuffer(data, np.uint8, masks_bytes, self._obs_bytes)
-            fields["action_masks"] = masks if self.n == 1 else masks.reshape(self.n, -1)
+            action_masks = masks if self.n == 1 else masks.reshape(self.n, -1)
         elif len(data) != self._obs_bytes:
             masked = f", or {self._obs_bytes + masks_bytes} with masks" if masks_bytes else ""
             raise PolicyInputError(
@@ -101,7 +84,7 @@ class Episodes:
             array = np.frombuffer(data, dtype, count, at).reshape(shape if self.n == 1 else (self.n, *shape))
             arrays[key] = array.astype(dtype.newbyteorder("="), copy=not array.flags.aligned)
             at += dtype.itemsize * count
-        return self._question(arrays.get("", arrays), fields)
+        return self._completed(Question(arrays.get("", arrays), action_masks=action_masks))
 
     def answer(self, question: Question) -> bytes:
         """Return the JSON of the answer.
@@ -126,7 +109,13 @@ class Episodes:
         text = self.model.answers.state
         return data if text is None or prediction.state is None else data + text.write_bytes(prediction.state)
 
-    def _question(self, observation: Any, fields: dict[str, Any]) -> Question:
-        fields = {"deterministic": self._deterministic, **self._next, **fields}
-        self._next.clear()
-        return Question(observation, **fields)
+    def _completed(self, question: Question) -> Question:
+        """Fill in what was said before, and what holds for the whole stream."""
+        before, self._next = self._next, None
+        if before is not None:
+            for name in ("deterministic", "action_masks", "state", "episode_start", "seed"):
+                if getattr(question, name) is None:
+                    setattr(question, name, getattr(before, name))
+        elif question.deterministic is None:
+            question.deterministic = self._deterministic
+        return question

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Query, WebSocket
+from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from starlette.types import Message
 
 from rlplatform.errors import RequestTooLarge, ResourceError, RlPlatformError
@@ -17,8 +17,6 @@ from rlplatform.serve.services import Services
 from rlplatform.serve.streams import Episodes
 
 _GOING_AWAY, _REFUSED = 1001, 1008
-
-_log = logging.getLogger(__name__)
 
 
 def stream_router(services: Services) -> APIRouter:
@@ -56,23 +54,38 @@ def stream_router(services: Services) -> APIRouter:
     return router
 
 
+@dataclass
+class _Heard:
+    """When something was last said."""
+
+    at: float
+
+
 async def _talk(websocket: WebSocket, services: Services, episodes: Episodes) -> None:
-    receive, send, idle_s = websocket.receive, websocket.send, services.limits.stream_idle_s
-    while True:
-        try:
-            async with asyncio.timeout(idle_s):
-                message = await receive()
-        except TimeoutError:
-            await websocket.close(_GOING_AWAY, f"nothing was said for {idle_s:.0f} s")
-            return
-        if message["type"] == "websocket.disconnect":
-            return
-        try:
-            answer = await _answered(message, services, episodes)
-        except RlPlatformError as error:
-            answer = {"type": "websocket.send", "text": _body(error).decode()}
-        if answer is not None:
-            await send(answer)
+    receive, send, now = websocket.receive, websocket.send, asyncio.get_running_loop().time
+    heard = _Heard(now())
+    # One task for each stream, because a timeout for each message takes half as long as a small policy.
+    idle = asyncio.create_task(_close_when_idle(websocket, heard, services.limits.stream_idle_s))
+    try:
+        while (message := await receive())["type"] != "websocket.disconnect":
+            heard.at = now()
+            try:
+                answer = await _answered(message, services, episodes)
+            except RlPlatformError as error:
+                answer = {"type": "websocket.send", "text": _body(error).decode()}
+            if answer is not None:
+                await send(answer)
+    except WebSocketDisconnect:
+        return  # The client left before it was answered.
+    finally:
+        idle.cancel()
+
+
+async def _close_when_idle(websocket: WebSocket, heard: _Heard, idle_s: float) -> None:
+    now = asyncio.get_running_loop().time
+    while (left := heard.at + idle_s - now()) > 0:
+        await asyncio.sleep(left)
+    await websocket.close(_GOING_AWAY, f"nothing was said for {idle_s:g} s")
 
 
 async def _answered(message: Message, services: Services, episodes: Episodes) -> Message | None:
