@@ -93,7 +93,7 @@ RUN_ACTOR_PREFIX = "rlplatform-run:"
 JOB_COMMAND_METADATA = "rlplatform_command"
 """Metadata key of the jobs that `rlplatform jobs submit` made: the command, as it was given."""
 JOB_NAME_METADATA = "rlplatform_job"
-"""Likewise: the job's id, which a submission that revives it after the loss of its node keeps under an id of its own."""
+"""Likewise: the job's id, which a submission that revives it after the loss of its node keeps under another id."""
 RUN_MANAGERS_DIR = "run_managers"
 """Folder under RLPLATFORM_HOME in which each RunManager keeps what it must remember over a restart."""
 

@@ -51,9 +51,9 @@ def connected(address: str | None) -> tuple[JobSubmissionClient, str]:
         raise _unreachable(address, getattr(error, "strerror", None) or str(error)) from error
     from ray.job_submission import JobSubmissionClient
 
-    # Ray logs each upload at INFO on stderr, and lets its variables outdo the address that was given.
-    logging.getLogger("ray").setLevel(logging.WARNING)
-    logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)
+    # Ray tells people what its client does, and lets its variables outdo the address that was given.
+    for name in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     before = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
     try:
         with talking_to(address):

@@ -94,7 +94,7 @@ def decide(exit_code: int, attempt: int, elapsed_s: float, asked: Asked | None, 
     if exit_code in HOPELESS:
         return Verdict(None, exit_code, f"{how}: {HOPELESS[exit_code]}, so it is not tried again")
     if attempt > limits.retries:
-        return Verdict(None, exit_code, f"{how}; {limits.retries} retries are allowed")
+        return Verdict(None, exit_code, f"{how}; none of {limits.retries} retries is left")
     pause_s = min(2.0 ** (attempt - 1), LONGEST_PAUSE_S)
     if limits.deadline_s is not None and elapsed_s + pause_s >= limits.deadline_s:
         return Verdict(None, exit_code, f"{how}; its deadline of {limits.deadline_s:g} s leaves no time to try again")

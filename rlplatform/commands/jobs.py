@@ -104,7 +104,10 @@ def list_(address: Address = None, as_json: Json = False) -> None:
     elif not found:
         say(f"The cluster at {jobs.address} has no jobs.")
     else:
-        rows = [(job.id, _status(job), _time(job.started_at), duration(job.seconds), job.command) for job in found]
+        rows = [
+            (job.id, _status(job), _time(job.started_at), duration(job.seconds), " ".join(job.command.split()))
+            for job in found
+        ]
         print_table(("job", "status", "started", ">took", "command"), rows)
 
 

@@ -161,7 +161,7 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """Start the head of a cluster on ports of its own; it is told to wait for jobs that are stopped."""
+    """Start the head of a cluster on ports of its own."""
     port, dashboard, client, agent = (_free_port() for _ in range(4))
     home = tmp_path_factory.mktemp("results")
     temp_dir = Path("/tmp") / f"rlplatform-test-{os.getpid()}"
@@ -171,7 +171,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "RAY_AUTH_TOKEN": TOKEN,
         "RLPLATFORM_HOME": str(home),
         "OMP_NUM_THREADS": "1",
-        "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     command = [
@@ -277,11 +276,12 @@ def test_a_job_with_a_wrong_spec_fails_with_the_users_exit_code(head: Head, tmp_
 
 
 def test_stopping_a_job_stops_its_run_with_a_checkpoint_and_leaves_no_actor(head: Head, tmp_path: Path) -> None:
-    job = head.submit(job_folder(tmp_path / "endless", 1, 10**9), "jobs/train.py", "spec.yaml")
-    eventually(lambda: head.run(job).state == "running", "the run trains")
-    head.api(f"/api/jobs/{job}/stop", "POST")
-    assert head.wait(job)["status"] == "STOPPED"
-    record = head.run(job)
+    folder = job_folder(tmp_path / "endless", 1, 10**9)
+    command = ("--", sys.executable, "jobs/train.py", "spec.yaml")
+    head.jobs("submit", "--id", "endless", "--working-dir", str(folder), *command)
+    eventually(lambda: head.run("endless").state == "running", "the run trains")
+    assert "is STOPPED" in head.jobs("stop", "endless").stderr
+    record = head.run("endless")
     assert (record.state, record.reason) == ("stopped", "its submitter got SIGTERM")
     assert list(RunDir.open(head.home, record.id).checkpoints_path.glob("step_*"))
     assert head.run_actors("endless") == []

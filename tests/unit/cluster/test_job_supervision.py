@@ -41,7 +41,7 @@ def test_what_failed_is_tried_again_as_often_as_allowed(exit_code: int) -> None:
     assert (first.retry_in_s, second.retry_in_s, third.retry_in_s) == (1.0, 2.0, None)
     assert third.exit_code == exit_code
     assert f"exit code {exit_code}; retry 1 of 2 in 1 s" in first.reason
-    assert "2 retries are allowed" in third.reason
+    assert "none of 2 retries is left" in third.reason
 
 
 def test_pauses_double_up_to_a_limit() -> None:
