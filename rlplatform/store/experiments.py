@@ -26,6 +26,9 @@ from rlplatform.store.tables import EXPERIMENTS, now
 Kind = Literal["experiment", "grpo"]
 """Which of the originals' interfaces asked for it: A's experiments, or B's training jobs."""
 
+Wanted = Literal["train", "pause", "stop"]
+"""What was asked of an experiment and is not carried out yet."""
+
 UNFINISHED: frozenset[RunState] = frozenset({"queued", "running", "paused"})
 """The states of experiments that have begun and not ended."""
 
@@ -52,6 +55,8 @@ class Experiment:
     description: str
     hypothesis: str
     status: RunState
+    wanted: Wanted | None
+    """What was asked of it and is not carried out yet. None: it goes its way."""
     reason: str | None
     """Why it is in this state, in words."""
     owner: str | None
@@ -90,6 +95,7 @@ class ExperimentFields(TypedDict, total=False):
     description: str
     hypothesis: str
     status: RunState
+    wanted: Wanted | None
     reason: str | None
     legacy: Mapping[str, Any]
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from rlplatform.errors import SpecError
 
-REVISION = "0001"
+REVISION = "0002"
 """The schema that this package works with: the newest in `migrations/versions`."""
 
 
@@ -111,6 +111,7 @@ EXPERIMENTS = Table(
     _required("description", Text),
     _required("hypothesis", Text),
     _required("status", Text),
+    Column("wanted", Text),
     Column("reason", Text),
     Column("owner", Text),
     _required("legacy", JSON),
