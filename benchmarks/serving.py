@@ -1,9 +1,10 @@
-"""How fast the service answers, beside an empty endpoint, SB3's `predict` and bare onnxruntime, all under uvicorn.
+"""How fast the service answers, beside an empty endpoint, SB3's `predict` and bare onnxruntime.
 
-    python -m benchmarks.serving --write docs/results/serving.md
+    python -m benchmarks.serving --under serve --write docs/results/serving.md
 
-Needs `wrk`. All services stand at once, one process each; each round loads them in turn, and what is reported are
-medians over rounds, ratios being taken within a round: another load on the machine falls on all of them.
+Needs `wrk`. All services stand at once, one process each, under uvicorn or as replicas of one Ray Serve. Each round
+loads them in turn, and what is reported are medians over rounds, ratios being taken within a round: another load on the
+machine falls on all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,7 @@ def main() -> None:
     """Measure, print the page, and write it where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="Markdown file to write")
+    parser.add_argument("--under", choices=["uvicorn", "serve"], default="uvicorn", help="what runs the services")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of each load in each round")
     arguments = parser.parse_args()
@@ -81,13 +83,20 @@ def main() -> None:
             check=True,
         ).stdout.split()[-1]
         loads = all_loads(key)
-        servers = {app: stack.enter_context(served(app, home)) for app in sorted({load.app for load in loads})}
+        apps = sorted({load.app for load in loads})
+        if arguments.under == "serve":
+            servers = dict.fromkeys(apps, stack.enter_context(served("serve", home)))
+            loads = [load if load.app == "ours" else replace(load, path=f"/{load.app}{load.path}") for load in loads]
+        else:
+            servers = {app: stack.enter_context(served(app, home)) for app in apps}
+        for load in loads:  # Loads models, and fills what is filled by use.
+            measure(load, servers[load.app].port, home, 1)
         rounds = [
             [measure(load, servers[load.app].port, home, arguments.seconds) for load in loads]
             for _ in range(arguments.rounds)
         ]
         memory = {app: server.memory_mb() for app, server in servers.items()}
-    body = report(loads, rounds, memory)
+    body = report(loads, rounds, memory if arguments.under == "uvicorn" else {})
     print(body)
     if arguments.write:
         write_page(arguments.write, "How fast the service answers", f"python {' '.join(sys.orig_argv[1:])}", body)
@@ -160,6 +169,8 @@ def served(app: str, home: Path) -> Iterator[Server]:
                 if process.poll() is not None:
                     raise SystemExit(f"{app} ended with {process.returncode} before it served.") from error
                 time.sleep(0.1)
+        while app == "serve" and not (home / "serving").exists() and process.poll() is None:
+            time.sleep(0.1)  # HAProxy listens before there is anything behind it.
         yield Server(port, process)
     finally:
         process.terminate()
@@ -224,7 +235,7 @@ def report(loads: list[Load], rounds: list[list[Result]], memory: dict[str, floa
             f"| {load.title} | {load.app} | {medians[0]:,.0f} | {medians[1]:.2f} | {medians[2]:.2f} | {ratio} |"
         )
     held = ", ".join(f"{app} {size:.0f} MB" for app, size in memory.items())
-    return "\n".join([*lines, "", f"Memory of each process at the end: {held}."])
+    return "\n".join([*lines, "", f"Memory of each process at the end: {held}."] if held else lines)
 
 
 if __name__ == "__main__":

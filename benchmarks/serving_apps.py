@@ -115,6 +115,52 @@ def ours(home: Path) -> FastAPI:
     return app
 
 
+class Other:
+    """A replica of an app that is not ours, for Ray Serve."""
+
+    def __init__(self, name: str, home: str) -> None:
+        """Make the app."""
+        self._app = APPS[name](Path(home))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the app."""
+        return self._app
+
+
+def serve_all(home: Path, port: int) -> None:
+    """Serve all of them on one Ray Serve, one replica each, set up as `rlplatform serve` does; ours at the root."""
+    import signal
+    import threading
+
+    from rlplatform.serve.haproxy import find_haproxy, serve_environment
+
+    os.environ |= {"RAY_AUTH_MODE": "disabled", **serve_environment(home / "haproxy", find_haproxy())}
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions, ProxyLocation
+
+    from rlplatform.serve.deployment import APP_NAME, bind
+    from rlplatform.serve.settings import load_serve_settings
+    from rlplatform.specs.settings import load_settings
+
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=str(home / "ray"))
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host="127.0.0.1", port=port))
+    for name in APPS:
+        if name != "ours":
+            deployment: Any = serve.deployment(
+                serve.ingress()(Other), name=name, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
+            )
+            serve.run(deployment.bind(name, str(home)), name=name, route_prefix=f"/{name}")
+    settings = load_serve_settings(require_auth=True, rate_limit_per_minute=100_000_000, port=port)
+    serve.run(bind(settings, load_settings()), name=APP_NAME, route_prefix="/")
+    (home / "serving").touch()
+    ended.wait()
+    serve.shutdown()
+    ray.shutdown()
+
+
 def prepare(home: Path) -> str:
     """Make the policy that all of them serve, publish it, and return a key for it."""
     from contextlib import closing
@@ -140,12 +186,17 @@ def prepare(home: Path) -> str:
 def main() -> None:
     """Serve one of them, or prepare for it and print a key."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("app", choices=["prepare", *APPS])
+    parser.add_argument("app", choices=["prepare", "serve", *APPS])
     parser.add_argument("home", type=Path)
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     if arguments.app == "prepare":
         print(prepare(arguments.home))
+        return
+    if arguments.app == "serve":
+        from benchmarks import serving_apps  # Not `__main__`, which would be pickled by value.
+
+        serving_apps.serve_all(arguments.home, arguments.port)
         return
     import uvicorn
 
