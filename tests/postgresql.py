@@ -33,11 +33,13 @@ def postgresql_server() -> Iterator[str]:
     try:
         if account is not None:
             os.chown(folder, account.pw_uid, account.pw_gid)
-        initdb = [programs / "initdb", "-U", _ACCOUNT, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", data]
+        options = ("-U", _ACCOUNT, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        initdb: list[str | Path] = [programs / "initdb", *options, "-D", data]
         with open(log, "wb") as output, _start(initdb, output, account) as process:
             process.wait(_PATIENCE_S)
         settings = ("listen_addresses=", f"unix_socket_directories={folder}", "fsync=off", "max_connections=50")
-        server = [programs / "postgres", "-D", data, *(part for setting in settings for part in ("-c", setting))]
+        server: list[str | Path] = [programs / "postgres", "-D", data]
+        server += [part for setting in settings for part in ("-c", setting)]
         with open(log, "ab") as output, _start(server, output, account) as process:
             try:
                 _wait(programs, folder, process, log)
@@ -52,10 +54,15 @@ def postgresql_server() -> Iterator[str]:
 def _start(
     command: Sequence[str | Path], output: BinaryIO, account: pwd.struct_passwd | None
 ) -> subprocess.Popen[bytes]:
-    if account is None:
-        return subprocess.Popen(command, cwd="/", stdout=output, stderr=output)
-    ids = {"user": account.pw_uid, "group": account.pw_gid}
-    return subprocess.Popen(command, cwd="/", stdout=output, stderr=output, extra_groups=[], **ids)
+    return subprocess.Popen(
+        command,
+        cwd="/",
+        stdout=output,
+        stderr=output,
+        user=account and account.pw_uid,
+        group=account and account.pw_gid,
+        extra_groups=account and [],
+    )
 
 
 def _programs() -> Path:

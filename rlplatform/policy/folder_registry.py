@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from rlplatform.artifacts.atomic import recover_dirs, replace_dir, storage_errors, write_text
 from rlplatform.artifacts.locks import file_lock
@@ -34,23 +34,21 @@ from rlplatform.policy.registry import (
     parse_reference,
 )
 from rlplatform.policy.version_folder import (
-    VERSION_FILE,
     VERSIONS_DIR,
-    VersionRecord,
     fill_version,
+    read_record,
+    read_version,
     remove_folder,
     verify_files,
     version_numbers,
     version_path,
 )
 
-_ALIASES_FILE = "aliases.json"
+INDEX_FILE = "aliases.json"
 _LOCK_PATIENCE_S = 60.0
 
-_Record = TypeVar("_Record", bound=BaseModel)
 
-
-class _Index(BaseModel):
+class FolderIndex(BaseModel):
     """`aliases.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,7 +101,7 @@ class FolderRegistry:
 
     def verify(self, version: ModelVersion) -> None:
         """See `ModelRegistry.verify`."""
-        verify_files(version, self._record(version.bundle_path).files)
+        verify_files(version, read_version(version.bundle_path).files)
 
     def set_alias(self, name: str, alias: str, number: int) -> None:
         """See `ModelRegistry.set_alias`."""
@@ -149,7 +147,7 @@ class FolderRegistry:
             yield
 
     def _exists(self, name: str) -> bool:
-        return (self.root / name / _ALIASES_FILE).is_file() or bool(version_numbers(self.root, name))
+        return (self.root / name / INDEX_FILE).is_file() or bool(version_numbers(self.root, name))
 
     def _check_exists(self, name: str) -> None:
         if not self._exists(check_model_name(name)):
@@ -162,22 +160,20 @@ class FolderRegistry:
         path = version_path(self.root, name, number)
         if not path.is_dir():
             raise ModelNotFound(f"{name!r} has no version {number} any more: it has just been deleted.")
-        return ModelVersion(name, number, path, read_manifest(path), self._record(path).published_at)
+        return ModelVersion(name, number, path, read_manifest(path), read_version(path).published_at)
 
-    def _record(self, path: Path) -> VersionRecord:
-        return _read(path / VERSION_FILE, VersionRecord)
+    def _index(self, name: str) -> FolderIndex:
+        return read_index(self.root, name)
 
-    def _index(self, name: str) -> _Index:
-        path = self.root / name / _ALIASES_FILE
-        return _read(path, _Index) if path.is_file() else _Index()
-
-    def _write_index(self, name: str, index: _Index) -> None:
-        write_text(self.root / name / _ALIASES_FILE, index.model_dump_json(indent=2) + "\n")
+    def _write_index(self, name: str, index: FolderIndex) -> None:
+        write_text(self.root / name / INDEX_FILE, index.model_dump_json(indent=2) + "\n")
 
 
-def _read(path: Path, kind: type[_Record]) -> _Record:
-    try:
-        with storage_errors(path):
-            return kind.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise RegistryError(f"{path} is damaged: {error.errors()[0]['msg']}. Restore it from a copy.") from error
+def read_index(root: Path, name: str) -> FolderIndex:
+    """Return the index of a model in the registry at `root`; an empty one when it has none.
+
+    Raises:
+        RegistryError: It is damaged.
+    """
+    path = root / name / INDEX_FILE
+    return read_record(path, FolderIndex) if path.is_file() else FolderIndex()

@@ -12,13 +12,13 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlplatform.artifacts.atomic import storage_errors, write_text
 from rlplatform.artifacts.checkpoint import FileRecord, hash_file
-from rlplatform.errors import BundleError
+from rlplatform.errors import BundleError, RegistryError
 from rlplatform.names import BUNDLE_JSON_FILE, BUNDLE_ONNX_FILE, MODEL_FILE, NORMALIZER_FILE, SPEC_FILE
 from rlplatform.policy.bundle import load_bundle
 from rlplatform.policy.registry import ModelVersion
@@ -26,6 +26,8 @@ from rlplatform.policy.registry import ModelVersion
 VERSION_FILE = "version.json"
 VERSIONS_DIR = "versions"
 _BESIDE = (MODEL_FILE, NORMALIZER_FILE, SPEC_FILE)
+
+_Record = TypeVar("_Record", bound=BaseModel)
 
 
 class VersionRecord(BaseModel):
@@ -71,6 +73,29 @@ def fill_version(folder: Path, target: Path) -> VersionRecord:
     )
     write_text(target / VERSION_FILE, record.model_dump_json(indent=2) + "\n")
     return record
+
+
+def read_version(path: Path) -> VersionRecord:
+    """Return the record of the version in a folder.
+
+    Raises:
+        RegistryError: It is damaged.
+    """
+    return read_record(path / VERSION_FILE, VersionRecord)
+
+
+def read_record(path: Path, kind: type[_Record]) -> _Record:
+    """Return what a file of a registry says.
+
+    Raises:
+        RegistryError: It is damaged.
+        StorageError: It cannot be read.
+    """
+    try:
+        with storage_errors(path):
+            return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RegistryError(f"{path} is damaged: {error.errors()[0]['msg']}. Restore it from a copy.") from error
 
 
 def verify_files(version: ModelVersion, files: Mapping[str, FileRecord]) -> None:

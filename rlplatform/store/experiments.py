@@ -13,11 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from rlplatform.artifacts.run_state import FINISHED, RunState
-from rlplatform.errors import Conflict, ExperimentNotFound, LimitReached, unknown_name
+from rlplatform.errors import Conflict, ExperimentNotFound, unknown_name
+from rlplatform.store.capacity import Capacity, check_room, count_experiments
 from rlplatform.store.database import Database
 from rlplatform.store.pages import Page, fetch_page
 from rlplatform.store.tables import EXPERIMENT_RUNS as RUNS
@@ -32,12 +33,8 @@ Wanted = Literal["train", "pause", "stop"]
 UNFINISHED: frozenset[RunState] = frozenset({"queued", "running", "paused"})
 """The states of experiments that have begun and not ended."""
 
-_ORDERS = {
-    "created_at": EXPERIMENTS.c.created_at,
-    "updated_at": EXPERIMENTS.c.updated_at,
-    "name": EXPERIMENTS.c.name_folded,
-    "status": EXPERIMENTS.c.status,
-}
+_ORDERS = {name: EXPERIMENTS.c[name] for name in ("created_at", "updated_at", "status")}
+_ORDERS["name"] = EXPERIMENTS.c.name_folded
 
 
 @dataclass(frozen=True)
@@ -100,17 +97,6 @@ class ExperimentFields(TypedDict, total=False):
     legacy: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """How many experiments may be at work at once."""
-
-    most: int
-    owner: str | None = None
-    """Count only those of this owner. None: everybody's."""
-    statuses: frozenset[RunState] = frozenset({"queued", "running"})
-    """The states that count as being at work."""
-
-
 class ExperimentStore:
     """The experiments of a database."""
 
@@ -166,7 +152,8 @@ class ExperimentStore:
             "legacy": dict(legacy or {}),
             "created_at": at,
             "updated_at": at,
-            **_named(name),
+            "name": name,
+            "name_folded": name.casefold(),
         }
         try:
             with self._database.begin() as connection:
@@ -208,42 +195,43 @@ class ExperimentStore:
             kind: Which interface asked for it.
             offset: Experiments to pass over.
             limit: Most experiments to return, 1 to `MAX_PAGE`.
-            order: `created_at`, `updated_at`, `name` or `status`; with a `-` before it, the last first.
+            order: `created_at`, `updated_at`, `name` or `status`; with a `-` before it, downwards.
 
         Raises:
             UnknownNameError: `order` is none of these.
             SpecError: `offset` or `limit` is out of its range.
         """
-        column = _ORDERS.get(order.removeprefix("-"))
-        if column is None:
+        by = _ORDERS.get(order.removeprefix("-"))
+        if by is None:
             raise unknown_name("order", order, _ORDERS)
-        sort: ColumnElement[Any] = column.desc() if order.startswith("-") else column.asc()
+        sort = by.desc() if order.startswith("-") else by.asc()
         query = select(EXPERIMENTS)
         if status is not None:
             query = query.where(EXPERIMENTS.c.status.in_([status] if isinstance(status, str) else list(status)))
-        if algorithm is not None:
-            query = query.where(func.lower(EXPERIMENTS.c.algorithm) == algorithm.lower())
         if name is not None:
             query = query.where(EXPERIMENTS.c.name_folded.contains(name.casefold(), autoescape=True))
-        for field, wanted in ((EXPERIMENTS.c.env_id, env), (EXPERIMENTS.c.owner, owner), (EXPERIMENTS.c.kind, kind)):
+        lowered = None if algorithm is None else algorithm.lower()
+        columns = func.lower(EXPERIMENTS.c.algorithm), EXPERIMENTS.c.env_id, EXPERIMENTS.c.owner, EXPERIMENTS.c.kind
+        for column, wanted in zip(columns, (lowered, env, owner, kind), strict=True):
             if wanted is not None:
-                query = query.where(field == wanted)
+                query = query.where(column == wanted)
         with self._database.read() as connection:
             page = fetch_page(connection, query, (sort, EXPERIMENTS.c.id), (offset, limit), lambda row: row)
             return Page(_experiments(connection, page.items), page.total, offset, limit)
 
     def unfinished(self, kind: Kind | None = None) -> tuple[Experiment, ...]:
         """Return every experiment that has begun and not ended, the oldest first: what a restart must look after."""
-        query = select(EXPERIMENTS).where(EXPERIMENTS.c.status.in_(UNFINISHED)).order_by(*_oldest_first())
+        query = select(EXPERIMENTS).where(EXPERIMENTS.c.status.in_(UNFINISHED))
         if kind is not None:
             query = query.where(EXPERIMENTS.c.kind == kind)
+        query = query.order_by(EXPERIMENTS.c.created_at, EXPERIMENTS.c.id)
         with self._database.read() as connection:
             return _experiments(connection, connection.execute(query).all())
 
     def count(self, *statuses: RunState, owner: str | None = None) -> int:
         """Return how many experiments are in one of some states."""
         with self._database.read() as connection:
-            return _count(connection, statuses, owner)
+            return count_experiments(connection, statuses, owner)
 
     def edit(
         self, id: str, change: Callable[[Experiment], ExperimentFields], *, within: Sequence[Capacity] = ()
@@ -266,12 +254,10 @@ class ExperimentStore:
                 connection.execute(text("LOCK TABLE experiments IN SHARE ROW EXCLUSIVE MODE"))
             old = _get(connection, id, lock=True)
             fields = change(old)
-            _check_room(connection, old, fields.get("status", old.status), within)
+            check_room(connection, old.status, fields.get("status", old.status), within)
             values: dict[str, Any] = {**fields, "updated_at": now(), **_times(old, fields)}
             if "name" in fields:
-                values |= _named(fields["name"])
-            if "seeds" in fields:
-                values["seeds"] = list(fields["seeds"])
+                values["name_folded"] = fields["name"].casefold()
             connection.execute(update(EXPERIMENTS).where(EXPERIMENTS.c.id == id).values(values))
             return _get(connection, id)
 
@@ -328,8 +314,7 @@ class ExperimentStore:
                 connection.execute(insert(RUNS).values({**vars(run), "run_path": str(run.run_path)}))
         except IntegrityError as error:
             raise Conflict(
-                f"Experiment {experiment_id} has a run of seed {seed} already, or run {run_id} belongs to another. "
-                "Resume the run that there is."
+                f"Experiment {experiment_id} has a run of seed {seed} already, or run {run_id} belongs to another."
             ) from error
         return run
 
@@ -369,13 +354,6 @@ def _experiment(row: Row[Any], run_ids: Sequence[str]) -> Experiment:
     return Experiment(**{**values, "seeds": tuple(values["seeds"]), "run_ids": tuple(run_ids)})
 
 
-def _count(connection: Connection, statuses: Collection[RunState], owner: str | None) -> int:
-    query = select(func.count()).select_from(EXPERIMENTS).where(EXPERIMENTS.c.status.in_(statuses))
-    if owner is not None:
-        query = query.where(EXPERIMENTS.c.owner == owner)
-    return connection.execute(query).scalar_one()
-
-
 def _expect(found: Experiment, expected: RunState | Collection[RunState] | None) -> None:
     states = cast("Collection[RunState] | None", [expected] if isinstance(expected, str) else expected)
     if states is not None and found.status not in states:
@@ -385,30 +363,9 @@ def _expect(found: Experiment, expected: RunState | Collection[RunState] | None)
         )
 
 
-def _check_room(connection: Connection, old: Experiment, status: RunState, within: Sequence[Capacity]) -> None:
-    for capacity in within:
-        if status not in capacity.statuses or old.status in capacity.statuses:
-            continue
-        at_work = _count(connection, capacity.statuses, capacity.owner)
-        if at_work >= capacity.most:
-            whose = "" if capacity.owner is None else " of this key"
-            raise LimitReached(
-                f"At most {capacity.most} experiments{whose} may be at work at once, and {at_work} are. "
-                "Wait until one has ended, or stop one."
-            )
-
-
 def _times(old: Experiment, fields: ExperimentFields) -> dict[str, datetime | None]:
     status = fields.get("status")
     if status is None or status == old.status:
         return {}
     started = old.started_at or (now() if status == "running" else None)
     return {"started_at": started, "ended_at": now() if status in FINISHED else None}
-
-
-def _named(name: str) -> dict[str, str]:
-    return {"name": name, "name_folded": name.casefold()}
-
-
-def _oldest_first() -> tuple[ColumnElement[Any], ...]:
-    return EXPERIMENTS.c.created_at.asc(), EXPERIMENTS.c.id.asc()

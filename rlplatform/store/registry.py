@@ -7,26 +7,25 @@ left, and is swept. Writers take turns over the whole registry; readers wait for
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, text, update
 
 from rlplatform.artifacts.atomic import recover_dirs, storage_errors, sync_folder, sync_tree
 from rlplatform.artifacts.checkpoint import FileRecord
 from rlplatform.artifacts.locks import file_lock
 from rlplatform.errors import ModelNotFound, RegistryError
-from rlplatform.names import BUNDLE_JSON_FILE, LOCK_FILE
-from rlplatform.policy.bundle import BundleManifest
+from rlplatform.names import LOCK_FILE
+from rlplatform.policy.folder_registry import INDEX_FILE
 from rlplatform.policy.promotion import PromotionDecision, PromotionRule, check_candidate, compare
 from rlplatform.policy.registry import (
     CHAMPION,
@@ -44,13 +43,22 @@ from rlplatform.policy.registry import (
 )
 from rlplatform.policy.version_folder import (
     VERSIONS_DIR,
-    VersionRecord,
     fill_version,
     verify_files,
     version_numbers,
     version_path,
 )
 from rlplatform.store.database import PATIENCE_S, Database
+from rlplatform.store.model_rows import (
+    adopt_model,
+    insert_version,
+    is_version,
+    last_number,
+    parse_manifest,
+    put_alias,
+    select_models,
+    set_last_number,
+)
 from rlplatform.store.tables import MODEL_ALIASES as ALIASES
 from rlplatform.store.tables import MODEL_VERSIONS as VERSIONS
 from rlplatform.store.tables import MODELS, PROMOTIONS, now
@@ -89,12 +97,10 @@ class DatabaseRegistry:
             record = fill_version(folder, staged)
             with storage_errors(staged):
                 sync_tree(staged)
-                text_of_manifest = (staged / BUNDLE_JSON_FILE).read_text(encoding="utf-8")
-            manifest = _parse(text_of_manifest)
             with self._writing() as connection:
-                number = next_number(name, _last_number(connection, name))
-                values = {"manifest": text_of_manifest, "run_id": manifest.lineage.run_id}
-                _insert_version(connection, name, number, record, values)
+                number = next_number(name, last_number(connection, name))
+                set_last_number(connection, name, number)
+                manifest = insert_version(connection, name, number, staged, record)
                 path = version_path(self.root, name, number)
                 with storage_errors(path):
                     if path.exists():  # A kill between the rename and the commit left it.
@@ -107,7 +113,7 @@ class DatabaseRegistry:
     def models(self) -> tuple[Model, ...]:
         """See `ModelRegistry.models`."""
         with self._database.read() as connection:
-            return _models(connection)
+            return select_models(connection)
 
     def model(self, name: str) -> Model:
         """See `ModelRegistry.model`."""
@@ -135,10 +141,11 @@ class DatabaseRegistry:
     def verify(self, version: ModelVersion) -> None:
         """See `ModelRegistry.verify`."""
         with self._database.read() as connection:
-            row = connection.execute(select(VERSIONS.c.files).where(_is(version.name, version.number))).one_or_none()
-        if row is None:
+            query = select(VERSIONS.c.files).where(is_version(version.name, version.number))
+            files = connection.execute(query).scalar()
+        if files is None:
             raise ModelNotFound(f"{version.name!r} has no version {version.number} any more: it has been deleted.")
-        verify_files(version, {name: FileRecord.model_validate(record) for name, record in row.files.items()})
+        verify_files(version, {name: FileRecord.model_validate(record) for name, record in files.items()})
 
     def set_alias(self, name: str, alias: str, number: int) -> None:
         """See `ModelRegistry.set_alias`."""
@@ -146,7 +153,7 @@ class DatabaseRegistry:
         check_alias(alias)
         with self._writing() as connection:
             check_version(self._model(connection, name), number)
-            _set_alias(connection, name, alias, number)
+            put_alias(connection, name, alias, number)
 
     def remove_alias(self, name: str, alias: str) -> None:
         """See `ModelRegistry.remove_alias`."""
@@ -160,7 +167,7 @@ class DatabaseRegistry:
         check_model_name(name)
         with ExitStack() as after, self._writing() as connection:
             check_deletable(self._model(connection, name), number)
-            connection.execute(delete(VERSIONS).where(_is(name, number)))
+            connection.execute(delete(VERSIONS).where(is_version(name, number)))
             after.enter_context(_vanishing(version_path(self.root, name, number)))
 
     def delete_model(self, name: str) -> None:
@@ -202,7 +209,7 @@ class DatabaseRegistry:
             champion = self._resolve(connection, f"{name}@{alias}") if has_champion else None
             decision = compare(candidate, champion, rule or PromotionRule(), alias=alias)
             if decision.promote:
-                _set_alias(connection, name, alias, number)
+                put_alias(connection, name, alias, number)
             kept = Promotion(name, number, alias, decision.promote, decision.reason, actor, now())
             connection.execute(insert(PROMOTIONS).values(vars(kept)))
         return decision
@@ -228,7 +235,7 @@ class DatabaseRegistry:
                 if staged.stat().st_mtime < oldest:
                     shutil.rmtree(staged, ignore_errors=True)
             recover_dirs(self.root)
-            kept = {model.name: model.versions for model in _models(connection)}
+            kept = {model.name: model.versions for model in select_models(connection)}
             for versions in self.root.glob(f"*/{VERSIONS_DIR}"):
                 recover_dirs(versions)
                 name = versions.parent.name
@@ -236,8 +243,19 @@ class DatabaseRegistry:
                     with _vanishing(version_path(self.root, name, number)):
                         pass
 
+    def adopt(self) -> None:
+        """Take over the models that a `FolderRegistry` has kept in the same folder; again has no effect."""
+        if not any(self.root.glob(f"*/{INDEX_FILE}")):
+            return
+        with self._writing() as connection:
+            indexes = [path for path in self.root.glob(f"*/{INDEX_FILE}") if not path.parent.name.startswith(".")]
+            for path in indexes:
+                adopt_model(connection, self.root, path.parent.name)
+        for path in indexes:  # After the commit: a kill in between only repeats what is there.
+            path.unlink(missing_ok=True)
+
     def _model(self, connection: Connection, name: str) -> Model:
-        found = _models(connection, MODELS.c.name == name)
+        found = select_models(connection, MODELS.c.name == name)
         if not found:
             known = connection.execute(select(MODELS.c.name).where(~MODELS.c.is_deleted)).scalars().all()
             raise no_such_model(name, known, self.root)
@@ -246,7 +264,7 @@ class DatabaseRegistry:
     def _resolve(self, connection: Connection, reference: str) -> ModelVersion:
         parsed = parse_reference(reference)
         number = choose(self._model(connection, parsed.name), parsed)
-        return self._versions(connection, _is(parsed.name, number))[0]
+        return self._versions(connection, is_version(parsed.name, number))[0]
 
     def _versions(self, connection: Connection, where: ColumnElement[bool]) -> tuple[ModelVersion, ...]:
         query = select(VERSIONS).where(where).order_by(VERSIONS.c.model, VERSIONS.c.number)
@@ -254,7 +272,7 @@ class DatabaseRegistry:
 
     def _version(self, row: Row[Any]) -> ModelVersion:
         path = version_path(self.root, row.model, row.number)
-        return ModelVersion(row.model, row.number, path, _parse(row.manifest), row.published_at)
+        return ModelVersion(row.model, row.number, path, parse_manifest(row.manifest), row.published_at)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -281,48 +299,6 @@ class DatabaseRegistry:
             yield staged
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-
-
-def _models(connection: Connection, *where: ColumnElement[bool]) -> tuple[Model, ...]:
-    names = connection.execute(select(MODELS.c.name).where(~MODELS.c.is_deleted, *where)).scalars().all()
-    versions: Mapping[str, list[int]] = {name: [] for name in names}
-    aliases: Mapping[str, dict[str, int]] = {name: {} for name in names}
-    query = select(VERSIONS.c.model, VERSIONS.c.number).join(MODELS).where(*where).order_by(VERSIONS.c.number)
-    for name, number in connection.execute(query):
-        versions[name].append(number)
-    pointing = select(ALIASES).join(MODELS, ALIASES.c.model == MODELS.c.name).where(*where).order_by(ALIASES.c.alias)
-    for name, alias, number in connection.execute(pointing):
-        aliases[name][alias] = number
-    return tuple(Model(name, tuple(versions[name]), aliases[name]) for name in sorted(names))
-
-
-def _last_number(connection: Connection, name: str) -> int:
-    return connection.execute(select(func.max(MODELS.c.last_version)).where(MODELS.c.name == name)).scalar() or 0
-
-
-def _insert_version(
-    connection: Connection, name: str, number: int, record: VersionRecord, values: Mapping[str, str | None]
-) -> None:
-    model = {"last_version": number, "is_deleted": False}
-    if connection.execute(update(MODELS).where(MODELS.c.name == name).values(model)).rowcount == 0:
-        connection.execute(insert(MODELS).values(name=name, **model))
-    files = {file: found.model_dump() for file, found in record.files.items()}
-    version = {"model": name, "number": number, "files": files, "published_at": record.published_at}
-    connection.execute(insert(VERSIONS).values({**version, **values}))
-
-
-def _set_alias(connection: Connection, name: str, alias: str, number: int) -> None:
-    where = (ALIASES.c.model == name) & (ALIASES.c.alias == alias)
-    if connection.execute(update(ALIASES).where(where).values(number=number)).rowcount == 0:
-        connection.execute(insert(ALIASES).values(model=name, alias=alias, number=number))
-
-
-def _parse(manifest: str) -> BundleManifest:
-    return BundleManifest.model_validate(json.loads(manifest))
-
-
-def _is(name: str, number: int) -> ColumnElement[bool]:
-    return (VERSIONS.c.model == name) & (VERSIONS.c.number == number)
 
 
 @contextmanager

@@ -23,8 +23,9 @@ from rlplatform.errors import (
     UnknownNameError,
 )
 from rlplatform.store.audit import AuditLog
+from rlplatform.store.capacity import Capacity
 from rlplatform.store.database import Database
-from rlplatform.store.experiments import Capacity, Experiment, ExperimentStore
+from rlplatform.store.experiments import Experiment, ExperimentStore
 from rlplatform.store.keys import KeyStore
 from rlplatform.store.tables import API_KEYS, EXPERIMENTS, METADATA
 

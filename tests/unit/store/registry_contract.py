@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from rlplatform import names
 from rlplatform.errors import ModelNotFound, RegistryError, StorageError, StoreError
+from rlplatform.policy.folder_registry import INDEX_FILE, FolderRegistry
 from rlplatform.policy.promotion import PromotionRule
 from rlplatform.policy.registry import CHAMPION
 from rlplatform.policy.version_folder import version_path
@@ -206,3 +207,37 @@ class DatabaseRegistryContract(RegistryContract):
     ) -> None:
         version = registry.publish("m", make_bundle())
         assert DatabaseRegistry(database, registry.root).resolve("m@1") == version
+
+    def test_what_a_folder_registry_kept_is_taken_over(
+        self, registry: DatabaseRegistry, make_bundle: MakeBundle
+    ) -> None:
+        kept_in_folders = FolderRegistry(registry.root)
+        versions = [kept_in_folders.publish("m", make_bundle()) for _ in range(3)]
+        kept_in_folders.set_alias("m", CHAMPION, 2)
+        kept_in_folders.delete_version("m", 3)
+        registry.publish("n", make_bundle())
+        registry.adopt()
+        assert registry.versions("m") == tuple(versions[:2])
+        assert registry.resolve("m").number == 2
+        registry.verify(versions[0])
+        registry.set_alias("m", CHAMPION, 1)
+        registry.adopt()
+        registry.sweep()
+        assert registry.resolve("m") == versions[0]
+        assert registry.publish("m", make_bundle()).number == 4
+        assert [model.name for model in registry.models()] == ["m", "n"]
+
+    def test_taking_over_again_after_a_kill_changes_nothing(
+        self, registry: DatabaseRegistry, make_bundle: MakeBundle
+    ) -> None:
+        kept_in_folders = FolderRegistry(registry.root)
+        kept_in_folders.publish("m", make_bundle())
+        kept_in_folders.set_alias("m", CHAMPION, 1)
+        index = registry.root / "m" / INDEX_FILE
+        kept = index.read_bytes()
+        registry.adopt()
+        registry.set_alias("m", CHAMPION, registry.publish("m", make_bundle()).number)
+        index.write_bytes(kept)
+        registry.adopt()
+        assert (registry.model("m").versions, registry.resolve("m").number) == ((1, 2), 2)
+        assert not index.exists()
