@@ -3,6 +3,12 @@
 A detached actor inherits the runtime_env and the import path of the driver that makes it, and would keep a finished
 job's code for as long as the cluster lives. So on a cluster a short process without either makes it; in a Ray of our
 own, which ends with the driver, the driver does.
+
+When the head node is lost, Ray makes the manager again on the new head if the cluster's state outlived the old one
+(RAY_gcs_storage, or Redis). Otherwise this does, at the next call or when an operator runs it after `ray start`; the
+journal of a cluster is named after the address of its head, so either takes up what the manager before it left.
+
+    python -m rlplatform.cluster.manager_process --address HEAD:6379 --home /shared/rlplatform
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +48,7 @@ def run_manager(session: RaySession, home: Path, options: ManagerOptions | None 
         return ray.get_actor(names.RUN_MANAGER_ACTOR, names.RAY_NAMESPACE)
     except ValueError:
         if session.started:
-            return make_run_manager(home, options)
+            return make_run_manager(home, secrets.token_hex(4), options)
     environment = {name: value for name, value in os.environ.items() if name not in _JOB_VARIABLES}
     command = [sys.executable, "-m", __name__, "--address", session.address, "--home", str(home)]
     # Started elsewhere than in the job's folder, which Python and Ray would put on the import path.
@@ -56,9 +63,15 @@ def run_manager(session: RaySession, home: Path, options: ManagerOptions | None 
     return ray.get_actor(names.RUN_MANAGER_ACTOR, names.RAY_NAMESPACE)
 
 
-def make_run_manager(home: Path, options: ManagerOptions | None = None) -> Any:
-    """Make the RunManager on the head node, unless somebody else just did, and wait until it answers."""
-    journal = home / names.RUN_MANAGERS_DIR / f"{secrets.token_hex(4)}.json"
+def make_run_manager(home: Path, name: str, options: ManagerOptions | None = None) -> Any:
+    """Make the RunManager on the head node, unless somebody else just did, and wait until it answers.
+
+    Args:
+        home: RLPLATFORM_HOME.
+        name: What its journal is called; it takes up the one that is there.
+        options: How it works.
+    """
+    journal = home / names.RUN_MANAGERS_DIR / f"{name}.json"
     manager = RemoteRunManager.options(
         name=names.RUN_MANAGER_ACTOR,
         namespace=names.RAY_NAMESPACE,
@@ -76,8 +89,16 @@ def main() -> None:
     parser.add_argument("--address", required=True)
     parser.add_argument("--home", required=True, type=Path)
     arguments = parser.parse_args()
-    with ray_session(arguments.address):
-        make_run_manager(arguments.home)
+    with ray_session(arguments.address) as session:
+        make_run_manager(arguments.home, journal_name(session.address), ManagerOptions(watch_jobs=True))
+
+
+def journal_name(address: str) -> str:
+    """Return what the journal of a cluster's manager is called, from the address of its head, `host:port`."""
+    host, _, port = address.rpartition(":")
+    # Machines that share a home may each have a cluster on their loopback interface.
+    host = socket.gethostname() if host in {"127.0.0.1", "localhost"} else host
+    return f"{host.replace(':', '-').strip('[]')}-{port}"
 
 
 if __name__ == "__main__":

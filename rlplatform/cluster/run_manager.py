@@ -26,6 +26,7 @@ from typing import Any, Literal, cast
 from rlplatform import names
 from rlplatform.artifacts.run_dir import AttemptEnd, RunDir
 from rlplatform.artifacts.run_state import AT_REST, FINISHED
+from rlplatform.cluster.job_revival import JobWatch
 from rlplatform.cluster.retry import Death, decide_retry
 from rlplatform.cluster.run_process import ask, book, find_again, is_booked, release, start
 from rlplatform.cluster.run_table import SUBMITTER_GONE, Entry, Journal, Submission, status_of
@@ -47,11 +48,13 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class ManagerOptions:
-    """How a manager works; only tests need other values."""
+    """How a manager works; only tests need other times."""
 
     lease_s: float = LEASE_S
     tick_s: float = TICK_S
     stop_patience_s: float = STOP_PATIENCE_S
+    watch_jobs: bool = False
+    """Whether it submits jobs again whose driver died with its node; a Ray of our own has no jobs."""
 
 
 class RunManager:
@@ -71,6 +74,8 @@ class RunManager:
             if entry.active and not find_again(entry):
                 self._lost_meanwhile(entry)
         threading.Thread(target=self._loop, name="run-manager", daemon=True).start()
+        if options.watch_jobs:
+            JobWatch().start()
 
     # --- what drivers call --------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 
 class PlainEnv(gym.Env[np.ndarray, np.int64]):
@@ -79,4 +80,17 @@ class DyingOnceEnv(PlainEnv):
         if self.steps == 100 and os.getpid() != self.spare_pid and not self.mark.exists():
             self.mark.touch()
             os._exit(1)
+        return super().step(action)
+
+
+class PacedCartPole(CartPoleEnv):
+    """CartPole that sleeps before each step until a file exists, so that a run lasts as long as a test needs it."""
+
+    def __init__(self, until: str, pace_s: float = 0.02) -> None:
+        super().__init__()
+        self.until, self.pace_s = Path(until), pace_s
+
+    def step(self, action: Any) -> Any:
+        if not self.until.exists():
+            time.sleep(self.pace_s)
         return super().step(action)

@@ -1,0 +1,254 @@
+"""A Ray cluster of several nodes on this machine, each with processes of its own, whose nodes can be killed.
+
+    with ray_cluster(tmp_path) as cluster:
+        worker = cluster.add_worker(num_cpus=2)
+        worker.kill()            # SIGKILL to all of the node's processes, as when its machine is gone
+        cluster.head.kill()
+        cluster.restart_head()   # the same port, and what RocksDB kept of the cluster's state
+
+Everything listens on 127.0.0.1 and asks for a token. `cluster.environment` is for clients in processes of their own,
+`cluster.joined()` for this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RAY = str(Path(sys.executable).parent / "ray")
+TOKEN = "tests-and-benchmarks-only"
+HOST = "127.0.0.1"
+SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": TOKEN,
+    "OMP_NUM_THREADS": "1",
+    "RAY_JOB_STOP_WAIT_TIME_S": "60",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "RAY_raylet_start_wait_time_s": "120",
+    # A node that is silent for three seconds is dead; Ray's own patience is some twenty.
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
+_COMMON = (
+    "--block",
+    "--disable-usage-stats",
+    f"--node-ip-address={HOST}",
+    "--min-worker-port=0",
+    "--max-worker-port=0",
+)
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 20.0
+
+
+@dataclass
+class Node:
+    """One node: the process `ray start --block` and all that it started."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def alive(self) -> bool:
+        """Whether the node's first process lives."""
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process of the node."""
+        tree = self._tree()
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+        psutil.wait_procs(tree, _STOP_TIMEOUT_S)
+
+    def pause(self) -> None:
+        """Stop every process of the node where it is, as when its machine hangs or its network is cut."""
+        for process in self._tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+    def stop(self) -> None:
+        """End the node as its operator would; kill it if it takes too long."""
+        if not self.alive:
+            return
+        tree = self._tree()
+        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_STOP_TIMEOUT_S)
+        for process in psutil.wait_procs(tree, 1)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+    def _tree(self) -> list[psutil.Process]:
+        try:
+            first = psutil.Process(self.process.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+
+@dataclass
+class RayCluster:
+    """A head and workers; `ray_cluster` makes one and ends it."""
+
+    temp_dir: Path
+    settings: Mapping[str, str]
+    port: int
+    dashboard_port: int
+    head_options: tuple[str, ...]
+    head: Node = field(init=False)
+    workers: list[Node] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """What clients join: `host:port` of the head."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def dashboard(self) -> str:
+        """What jobs are submitted to."""
+        return f"http://{HOST}:{self.dashboard_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of the cluster's own processes, and of clients in processes of their own."""
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RLPLATFORM_"))}
+        return {**outside, **SETTINGS, **self.settings}
+
+    def start_head(self) -> None:
+        """Start the head, and wait until jobs can be submitted to it."""
+        # Ray takes this file for a sign that a cluster runs here; after a kill it is a lie.
+        (self.temp_dir / "ray_current_cluster").unlink(missing_ok=True)
+        self.head = self._start(
+            "--head",
+            f"--port={self.port}",
+            f"--dashboard-host={HOST}",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--temp-dir={self.temp_dir}",
+            *self.head_options,
+        )
+        wait_until(lambda: self._answers(self.head), "the dashboard answers")
+
+    def restart_head(self) -> None:
+        """Start the head again after its death, on the same ports and the same storage."""
+        self.head.kill()
+        self.start_head()
+
+    def add_worker(self, *, num_cpus: float = 2, num_gpus: int = 0) -> Node:
+        """Start a worker node, and wait until the cluster knows it."""
+        before = len(self.node_ids())
+        node = self._start(f"--address={self.address}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}")
+        self.workers.append(node)
+        wait_until(lambda: _running(node) and len(self.node_ids()) > before, "the worker has joined")
+        return node
+
+    def node_ids(self) -> list[str]:
+        """Return the ids of the nodes that Ray takes for alive."""
+        answer = self.api("/api/v0/nodes?limit=1000")
+        nodes = answer["data"]["result"]["result"]
+        return [node["node_id"] for node in nodes if node["state"] == "ALIVE"]
+
+    def api(self, path: str, method: str = "GET") -> Any:
+        """Call the dashboard."""
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        request = urllib.request.Request(f"{self.dashboard}{path}", method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def stop(self) -> None:
+        """End every node and remove the cluster's files."""
+        for node in [*self.workers, *([self.head] if hasattr(self, "head") else [])]:
+            node.stop()
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
+
+    def _start(self, *options: str) -> Node:
+        ports = (
+            f"--{name}={free_port()}"
+            for name in ("dashboard-agent-listen-port", "ray-client-server-port")
+            if name != "ray-client-server-port" or "--head" in options
+        )
+        log = self.temp_dir / f"start-{time.monotonic_ns()}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [RAY, "start", *_COMMON, *ports, *options],
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return Node(process, log)
+
+    def _answers(self, node: Node) -> bool:
+        _running(node)
+        try:
+            return isinstance(self.api("/api/jobs/"), list)
+        except OSError:
+            return False
+
+
+@contextlib.contextmanager
+def ray_cluster(
+    *, num_cpus: int = 0, durable: bool = False, settings: Mapping[str, str] | None = None, head: tuple[str, ...] = ()
+) -> Iterator[RayCluster]:
+    """Start the head of a cluster for the block, and end all of its nodes afterwards.
+
+    Args:
+        num_cpus: CPUs of the head; with none, everything that books some runs on workers.
+        durable: Whether the cluster's state is kept in RocksDB and outlives the head.
+        settings: More variables of the cluster and its clients, such as RLPLATFORM_HOME.
+        head: More options of `ray start --head`.
+    """
+    # A socket's path has at most 107 characters, and Ray appends some 80.
+    temp_dir = Path(tempfile.mkdtemp(prefix="rlp-nodes-", dir="/tmp"))
+    storage = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(temp_dir / "gcs")} if durable else {}
+    options = (f"--num-cpus={num_cpus}", "--num-gpus=0", *head)
+    cluster = RayCluster(temp_dir, {**storage, **(settings or {})}, free_port(), free_port(), options)
+    try:
+        cluster.start_head()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = _START_TIMEOUT_S) -> Any:
+    """Wait until a condition holds, and return what it returned."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"did not happen within {timeout_s:g} s: {what}")
+        time.sleep(0.1)
+    return value
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, outside of Ray's worker ports and of those the system hands out."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind((HOST, port))
+            return port
+
+
+def _running(node: Node) -> bool:
+    if not node.alive:
+        raise RuntimeError(f"`ray start` ended with {node.process.returncode}: {node.log.read_text()[-2000:]}")
+    return True
