@@ -118,10 +118,10 @@ def promote(
 ) -> None:
     """Make a version the champion if its evaluation is better beyond doubt. Exit code 1 when it is not."""
     from rlplatform.commands.targets import model_registry
-    from rlplatform.policy import promotion
+    from rlplatform.policy.promotion import PromotionRule
 
-    rule = promotion.PromotionRule(min_return=min_return, min_gain=min_gain)
-    decision = promotion.promote(model_registry(), version, rule, alias=alias)
+    rule = PromotionRule(min_return=min_return, min_gain=min_gain)
+    decision = model_registry().promote(version, rule, alias=alias, actor="command line")
     if as_json:
         print_json(decision)
     else:

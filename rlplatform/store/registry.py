@@ -24,7 +24,7 @@ from rlplatform.artifacts.atomic import recover_dirs, storage_errors, sync_folde
 from rlplatform.artifacts.checkpoint import FileRecord
 from rlplatform.artifacts.locks import file_lock
 from rlplatform.errors import ModelNotFound, RegistryError
-from rlplatform.names import LOCK_FILE
+from rlplatform.names import LOCK_FILE, MODELS_DIR
 from rlplatform.policy.folder_registry import INDEX_FILE
 from rlplatform.policy.promotion import PromotionDecision, PromotionRule, check_candidate, compare
 from rlplatform.policy.registry import (
@@ -48,7 +48,8 @@ from rlplatform.policy.version_folder import (
     version_numbers,
     version_path,
 )
-from rlplatform.store.database import PATIENCE_S, Database
+from rlplatform.specs.settings import Settings
+from rlplatform.store.database import PATIENCE_S, Database, open_database
 from rlplatform.store.model_rows import (
     adopt_model,
     insert_version,
@@ -80,6 +81,17 @@ class Promotion:
     actor: str | None
     """Who asked. None: not known."""
     at: datetime
+
+
+def open_registry(settings: Settings) -> DatabaseRegistry:
+    """Return the registry that the settings name, with what a `FolderRegistry` kept in its place before.
+
+    Raises:
+        StoreError: The database cannot be reached, or is of a newer version.
+    """
+    registry = DatabaseRegistry(open_database(settings), settings.home / MODELS_DIR)
+    registry.adopt()
+    return registry
 
 
 class DatabaseRegistry:
