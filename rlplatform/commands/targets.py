@@ -15,13 +15,14 @@ from rlplatform.commands.workspace import home
 from rlplatform.errors import CheckpointError, RunNotFound
 from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import EnvSpec, RunSpec
+from rlplatform.specs.settings import load_settings
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rlplatform.policy.registry import ModelRegistry
     from rlplatform.policy.runtime import PolicyRuntime
     from rlplatform.store.database import Database
+    from rlplatform.store.registry import DatabaseRegistry
     from rlplatform.train.evaluate import Actor, EvalResult
 
 
@@ -112,20 +113,16 @@ def find_bundle(text: str) -> Path | None:
     return None
 
 
-def model_registry() -> ModelRegistry:
-    """Return the registry of published models: rows in the store, bundles under RLPLATFORM_HOME."""
-    from rlplatform.specs.settings import load_settings
-    from rlplatform.store.database import open_database
-    from rlplatform.store.registry import DatabaseRegistry
+def model_registry() -> DatabaseRegistry:
+    """Return the registry of published models, the one that the service answers from."""
+    from rlplatform.store.registry import open_registry
 
-    settings = load_settings()
-    return DatabaseRegistry(open_database(settings), settings.home / names.MODELS_DIR)
+    return open_registry(load_settings())
 
 
 @contextmanager
 def open_store() -> Iterator[Database]:
     """Open the store of models, experiments and keys for the block."""
-    from rlplatform.specs.settings import load_settings
     from rlplatform.store.database import open_database
 
     with closing(open_database(load_settings())) as database:
