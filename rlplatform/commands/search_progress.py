@@ -84,11 +84,12 @@ class LiveTrials:
 
     def _table(self, progress: SearchProgress, height: int) -> RenderableType:
         from rich import box
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         heading = Text(f"search {progress.search_id}\n{describe_search(progress, self._objective)}")
-        table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("trial", no_wrap=True)
         table.add_column("state", no_wrap=True)
         table.add_column("parameters", overflow="ellipsis", no_wrap=True, ratio=1)
@@ -105,7 +106,7 @@ class LiveTrials:
                 number(trial.score(self._objective)),
             )
             table.add_row(*map(Text, cells), style="bold green" if best else None)
-        return table
+        return Group(heading, table)
 
 
 def shown_trials(progress: SearchProgress, objective: ObjectiveSpec, height: int) -> list[TrialRecord]:

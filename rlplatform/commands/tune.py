@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +66,7 @@ def tune(
     if publish is not None:
         check_model_name(publish)
     if config is not None:
-        spec = _load(config, changes, wandb)
+        spec = load(config, changes, wandb=wandb)
         search = search_of_this_job(spec)
     elif resume is not None:
         search = SearchDir.open(home(), resume)
@@ -75,6 +76,25 @@ def tune(
     options = RayOptions(address=address, limit=concurrent, wait_for_resources=wait)
     result = _run(spec, options) if search is None else _resume(search, options)
     finish(SearchDir.open(home(), result.search_id), result, publish, as_json)
+
+
+def load(config: Path, changes: Sequence[str], *, wandb: bool) -> SearchSpec:
+    """Return the search of a file.
+
+    Args:
+        config: The file.
+        changes: ``field=value``, as `--set` takes them.
+        wandb: Report to Weights & Biases; what the file says of it is kept.
+
+    Raises:
+        SpecError: It is not valid.
+    """
+    from rlplatform.specs.search_load import load_search_spec
+
+    spec = load_search_spec(config, overrides=changes)
+    if wandb and spec.run.tracking.wandb is None:
+        return load_search_spec(config, overrides=[*changes, "run.tracking.wandb={}"])
+    return spec
 
 
 def finish(search: SearchDir, result: SearchResult, publish: str | None, as_json: bool) -> None:
@@ -140,15 +160,6 @@ def _changes(overrides: list[str] | None, trials: int | None, name: str | None) 
     changes = list(overrides or ())
     changes += [f"budget.trials={trials}"] if trials is not None else []
     return changes + ([f"name={json.dumps(name)}"] if name is not None else [])  # quoted, as 2026 is a name too
-
-
-def _load(config: Path, changes: list[str], wandb: bool) -> SearchSpec:
-    from rlplatform.specs.search_load import load_search_spec
-
-    spec = load_search_spec(config, overrides=changes)
-    if wandb and spec.run.tracking.wandb is None:
-        return load_search_spec(config, overrides=[*changes, "run.tracking.wandb={}"])
-    return spec
 
 
 def _run(spec: SearchSpec, options: RayOptions) -> SearchResult:

@@ -14,9 +14,9 @@ import typer
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.artifacts.search_record import best_trial
 from rlplatform.cli import main
-from rlplatform.commands.tune import finish, search_of_this_job
+from rlplatform.commands.tune import finish, load, search_of_this_job
 from rlplatform.names import JOB_ENV_VAR
-from rlplatform.specs.search_load import load_search_spec
+from rlplatform.specs.search_load import dump_search_spec, load_search_spec
 from rlplatform.tune.progress import SearchResult
 from tests.unit.report.searches import add_trial, make_search
 
@@ -142,3 +142,15 @@ def test_the_search_that_the_documentation_shows_can_be_run(tmp_path: Path) -> N
     path.write_text(block.replace("../train/", f"{root}/configs/train/"))
     spec = load_search_spec(path, environ={})
     assert (spec.sampler.name, spec.scheduler.name, spec.seeds) == ("tpe", "asha", (1, 2, 3))
+
+
+def test_the_switch_for_wandb_keeps_what_the_search_says_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text(dump_search_spec(make_search(tmp_path / "home").spec()))
+    assert load(path, (), wandb=False).run.tracking.wandb is None
+    switched = load(path, ["budget.trials=3"], wandb=True)
+    assert switched.run.tracking.wandb is not None
+    assert (switched.run.tracking.wandb.mode, switched.budget.trials) == ("online", 3)
+    kept = load(path, ["run.tracking.wandb.mode=offline"], wandb=True).run.tracking.wandb
+    assert kept is not None
+    assert kept.mode == "offline"
