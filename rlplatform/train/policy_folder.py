@@ -7,6 +7,7 @@ trust. What is published for serving is a PolicyBundle, which holds none.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,3 +88,12 @@ def load_policy(folder: Path, algorithm: str, device: str = "cpu") -> Policy:
             f"No policy in {folder}: {names.MODEL_FILE} is missing. Give a run, a checkpoint or a model version."
         )
     return Policy(algorithm_class(algorithm).load(path, device=device), Normalizer.load(folder))
+
+
+def policy_step(folder: Path) -> int | None:
+    """Return for how many environment steps the policy of a folder was trained; None where it does not say."""
+    for name in (names.MANIFEST_FILE, names.BEST_FILE):
+        if (folder / name).is_file():
+            step = json.loads((folder / name).read_bytes()).get(names.STEP)
+            return step if isinstance(step, int) else None
+    return None
