@@ -1,9 +1,11 @@
-"""`rlplatform demo`: the whole way in one command, from a config to a published policy."""
+"""`rlplatform demo`: the whole way in one command, from a config to a policy that answers over HTTP."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -14,12 +16,14 @@ from rlplatform.errors import SpecError, TrainingFailed
 CONFIG = Path("configs") / "train" / "cartpole_ppo.yaml"
 SEEDS = (1, 2, 3, 4)
 MODEL = "cartpole-demo"
+OBSERVATION = (0.02, 0.1, -0.03, -0.2)
+"""Cart position in m and velocity, pole angle in rad and velocity."""
 CPUS = 0.5
 """What each run books: four of them fit into two CPUs together."""
 
 
 def demo(as_json: Json = False) -> None:
-    """Train PPO on CartPole with four seeds in parallel Ray actors, compare them, and publish the best."""
+    """Train PPO on CartPole with four seeds in parallel, publish the best, serve it and ask it for an action."""
     from rlplatform.commands.publishing import publish_run
     from rlplatform.commands.training import Place, print_results, train_new
     from rlplatform.commands.workspace import start_logs
@@ -40,13 +44,18 @@ def demo(as_json: Json = False) -> None:
         raise TrainingFailed(f"No run of the demo completed: {rows[0].run} {rows[0].state}, {rows[0].reason}.")
     best = best_of(completed).run
     version = publish_run(best, which="best", name=MODEL, alias="champion")
+    if not as_json:
+        print(f"Published {version.reference}, also called {MODEL}@champion, from {best}: {version.bundle_path}")
+    exchange = _ask_over_http()
     if as_json:
         published = {"reference": version.reference, "run": best, "path": version.bundle_path}
-        print_json({"runs": rows, "groups": group_rows(rows), "published": published})
+        print_json({"runs": rows, "groups": group_rows(rows), "published": published, "served": exchange})
     else:
-        print(f"Published {version.reference}, also called {MODEL}@champion, from {best}: {version.bundle_path}")
+        print(f"Served on {exchange['url']} through {exchange['ingress']}.")
+        print(f"  POST /inference {exchange['request']}\n  {exchange['status']} {exchange['answer']}")
     typed = shlex.quote(str(config))
     next_commands(
+        ("rlplatform serve", "serve it until Ctrl-C"),
         (f"rlplatform evaluate {MODEL}@champion", "measure the published policy"),
         (f"rlplatform runs show {best}", "look at the run it came from"),
         (f"tensorboard --logdir {shlex.quote(str(runs[0].path.parent))}", "compare the curves"),
@@ -55,6 +64,27 @@ def demo(as_json: Json = False) -> None:
     )
     if len(completed) < len(rows):
         raise typer.Exit(1)
+
+
+def _ask_over_http() -> dict[str, Any]:
+    """Start the service, ask the champion for an action, and end the service again."""
+    import httpx
+
+    from rlplatform.serve.server import free_port, serving
+    from rlplatform.serve.settings import load_serve_settings
+    from rlplatform.specs.settings import load_settings
+
+    request = {"model_name": f"{MODEL}@champion", "observation": OBSERVATION, "deterministic": True}
+    say("Starting the service, to ask it for an action over HTTP.")
+    with serving(load_serve_settings(port=free_port()), load_settings()) as service:
+        response = httpx.post(f"{service.url}/inference", json=request, timeout=30)
+        return {
+            "url": service.url,
+            "ingress": service.ingress,
+            "request": json.dumps(request),
+            "status": response.status_code,
+            "answer": response.text,
+        }
 
 
 def _config() -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-import rlplatform
 from rlplatform.serve.auth import Authenticator
 from rlplatform.serve.gate import Gate
 from rlplatform.serve.gateway import Gateway
@@ -21,29 +23,41 @@ TITLE = "rlplatform"
 DESCRIPTION = "Train reinforcement-learning agents and ask their policies for actions."
 
 
-def create_app(gateway: Gateway) -> FastAPI:
-    """Return the ASGI app of one replica."""
-    app = FastAPI(title=TITLE, description=DESCRIPTION, version=rlplatform.__version__)
-    add_refusals(app)
-    inference = inference_router(gateway.inference)
-    app.include_router(inference)
-    app.include_router(v2_router(gateway.inference))
-    app.include_router(stream_router(gateway.inference))
-    app.include_router(system_router(gateway))
+class Cors(CORSMiddleware):
+    """Starlette's, for browsers; other clients send no `Origin` and pay nothing for it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one connection."""
+        if any(name == b"origin" for name, _ in scope.get("headers", ())):
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def create_app(gateway: Gateway) -> ASGIApp:
+    """Return what one replica answers with: the routes behind the gate.
+
+    Outside of FastAPI, so that an inference does not pass through what only the other routes need.
+    """
     settings = gateway.settings
-    app.add_middleware(Shortcut, router=inference)  # First, so that it is the innermost.
-    app.add_middleware(
-        Gate,
-        settings=settings,
-        authenticator=Authenticator(settings, gateway.keys),
-        limiter=RateLimiter(gateway.lease),
-        telemetry=gateway.telemetry,
-    )
-    app.add_middleware(
-        CORSMiddleware,
+    app: ASGIApp = create_api(gateway)
+    app = Shortcut(app, inference_router(gateway.inference))
+    app = Gate(app, settings, Authenticator(settings, gateway.keys), RateLimiter(gateway.lease), gateway.telemetry)
+    return Cors(
+        app,
         allow_origins=list(settings.cors_origins),
         allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
         expose_headers=["X-Request-ID", "X-Process-Time", "Retry-After"],
     )
-    return app
+
+
+def create_api(gateway: Gateway) -> FastAPI:
+    """Return the routes, and their OpenAPI document."""
+    api = FastAPI(title=TITLE, description=DESCRIPTION, version=version("rlplatform"))
+    add_refusals(api)
+    api.include_router(inference_router(gateway.inference))
+    api.include_router(v2_router(gateway.inference))
+    api.include_router(stream_router(gateway.inference))
+    api.include_router(system_router(gateway))
+    return api

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 import jwt
@@ -57,6 +58,7 @@ _RULES: tuple[tuple[str, str, Scope], ...] = (
 )
 
 
+@lru_cache(4096)
 def scope_of(method: str, path: str) -> Scope:
     """Return the scope that a request needs."""
     if method == "HEAD":

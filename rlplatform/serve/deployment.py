@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from fastapi import FastAPI
 from ray import serve
+from starlette.types import ASGIApp
 
 from rlplatform import names
 from rlplatform.cluster.session import remote
@@ -38,7 +38,7 @@ class Replica:
         self._open = ExitStack()
         self._gateway: Gateway = self._open.enter_context(open_gateway(settings, platform, shared_lease()))
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the app; Serve asks for it once the replica stands."""
         return create_app(self._gateway)
 

@@ -6,15 +6,16 @@ body. On the way back it adds `X-Request-ID` and `X-Process-Time`, and counts.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from time import perf_counter
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rlplatform.logs import get_logger
 from rlplatform.serve.auth import Authenticator, Principal, scope_of
+from rlplatform.serve.auth import Scope as Needed
 from rlplatform.serve.limits import RateLimiter
 from rlplatform.serve.refusals import HttpError, refusal
 from rlplatform.serve.settings import ServeSettings
@@ -56,6 +57,7 @@ class Gate:
         began, status = perf_counter(), 500
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = _request_id(headers)
+        needed = scope_of(scope["method"], scope["path"])
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -69,7 +71,7 @@ class Gate:
             await send(message)
 
         try:
-            await self._admit(scope, headers, scope["method"])
+            await self._admit(scope, headers, needed)
             limit = self._settings.max_body_bytes
             if UPLOAD_PATHS.search(scope["path"]):
                 limit = self._settings.max_upload_bytes
@@ -80,11 +82,14 @@ class Gate:
             route = getattr(scope.get("route"), "path", "unmatched")
             seconds = perf_counter() - began
             self._telemetry.count(scope["method"], route, status, seconds)
-            self._record(scope, status, seconds, request_id)
+            # Single inferences are logged in debug only: they are counted anyway.
+            level = logging.DEBUG if status < 400 and needed in ("infer", "open") else logging.INFO
+            if _log.isEnabledFor(level):
+                _record(level, scope, status, seconds, request_id)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._admit(scope, dict(scope["headers"]), "WEBSOCKET")
+            await self._admit(scope, dict(scope["headers"]), scope_of("WEBSOCKET", scope["path"]))
         except HttpError as error:
             if "websocket.http.response" in scope.get("extensions", {}):
                 await refusal(error)(scope, receive, send)
@@ -93,8 +98,13 @@ class Gate:
             return
         await self._app(scope, receive, send)
 
-    async def _admit(self, scope: Scope, headers: dict[bytes, bytes], method: str) -> None:
+    async def _admit(self, scope: Scope, headers: dict[bytes, bytes], needed: Needed) -> None:
         """Let a request in, with its principal in its state.
+
+        Args:
+            scope: The request.
+            headers: Its headers, the last of each name.
+            needed: The scope that its path needs.
 
         Raises:
             HttpError: It may not come in.
@@ -106,7 +116,6 @@ class Gate:
         if self._hosts and _host(headers) not in self._hosts:
             raise HttpError(421, "This service does not answer to that host name. See `RL_API_TRUSTED_HOSTS`.")
         client = scope["client"][0] if scope.get("client") else "unknown"
-        needed = scope_of(method, scope["path"])
         given = headers.get(b"authorization")
         if needed == "open" and given is None:
             principal = Principal(f"anonymous@{client}", frozenset())
@@ -125,25 +134,23 @@ class Gate:
                 )
         scope.setdefault("state", {})[PRINCIPAL] = principal
 
-    def _record(self, scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
-        """Write a line of the log; single inferences only in debug, they are counted anyway."""
-        hot = status < 400 and scope_of(scope["method"], scope["path"]) in ("infer", "open")
-        level = 10 if hot else 20
-        if _log.isEnabledFor(level):
-            principal: Any = scope.get("state", {}).get(PRINCIPAL)
-            _log.log(
-                level,
-                "%s %s %d",
-                scope["method"],
-                scope["path"],
-                status,
-                extra={
-                    "request_id": request_id.decode(),
-                    "client": scope["client"][0] if scope.get("client") else None,
-                    "principal": principal.name if principal else None,
-                    "seconds": round(seconds, 6),
-                },
-            )
+
+def _record(level: int, scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
+    """Write a line of the log."""
+    principal: Principal | None = scope.get("state", {}).get(PRINCIPAL)
+    _log.log(
+        level,
+        "%s %s %d",
+        scope["method"],
+        scope["path"],
+        status,
+        extra={
+            "request_id": request_id.decode(),
+            "client": scope["client"][0] if scope.get("client") else None,
+            "principal": principal.name if principal else None,
+            "seconds": round(seconds, 6),
+        },
+    )
 
 
 def _request_id(headers: dict[bytes, bytes]) -> bytes:

@@ -38,22 +38,17 @@ class Serving:
     """What takes the connections, in words."""
 
 
-def run_service(
-    settings: ServeSettings,
-    platform: Settings,
-    *,
-    address: str | None = None,
-    num_cpus: int | None = None,
-    on_ready: Callable[[Serving], None] = lambda _: None,
-) -> None:
-    """Serve until SIGINT or SIGTERM, then let what trains write its checkpoint, and end.
+@contextmanager
+def serving(
+    settings: ServeSettings, platform: Settings, *, address: str | None = None, num_cpus: int | None = None
+) -> Iterator[Serving]:
+    """Serve during the block; afterwards let what trains write its checkpoint, and end what was started.
 
     Args:
         settings: What the service is asked to be.
         platform: Where files and the database are.
         address: A cluster to serve on. None: RAY_ADDRESS, else a local Ray that ends with the service.
         num_cpus: CPUs of a local Ray. None: the machine's.
-        on_ready: Called once requests are answered.
 
     Raises:
         SpecError: The service would be open to the network, or its TLS files cannot be read.
@@ -66,12 +61,32 @@ def run_service(
         if address is None and "RAY_ADDRESS" not in os.environ:
             ingress = stack.enter_context(_fast_ingress())
         stack.enter_context(ray_session(address, num_cpus=num_cpus))
-        ended = stack.enter_context(_end_signals())
         url = _start(settings, platform)
-        on_ready(Serving(url, ingress))
+        try:
+            yield Serving(url, ingress)
+        finally:
+            _stop()
+
+
+def run_service(
+    settings: ServeSettings,
+    platform: Settings,
+    *,
+    address: str | None = None,
+    on_ready: Callable[[Serving], None] = lambda _: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; see `serving`.
+
+    Args:
+        settings: What the service is asked to be.
+        platform: Where files and the database are.
+        address: A cluster to serve on.
+        on_ready: Called once requests are answered.
+    """
+    with _end_signals() as ended, serving(settings, platform, address=address) as service:
+        on_ready(service)
         ended.wait()
         _log.info("stopping: what trains writes its checkpoint, for at most %g s", settings.shutdown_timeout_s)
-        _stop()
 
 
 def check_exposure(settings: ServeSettings, platform: Settings) -> None:
@@ -113,6 +128,13 @@ def check_port(settings: ServeSettings) -> None:
                 f"{settings.host}:{settings.port} cannot be listened on: {error.strerror or error}. "
                 "Give another `--port`, or end what listens there."
             ) from error
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager

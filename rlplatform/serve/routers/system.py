@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib.metadata import version
 from time import monotonic
 from typing import Any
 
 from fastapi import APIRouter, Response
 
-import rlplatform
 from rlplatform.algos.catalog import algorithms
 from rlplatform.envs.catalog import environments
 from rlplatform.serve.gateway import Gateway
 from rlplatform.serve.telemetry import CONTENT_TYPE
 
+VERSION = version("rlplatform")
 ACTIVE = ("queued", "running")
 
 
@@ -26,7 +27,7 @@ def system_router(gateway: Gateway) -> APIRouter:
     def root() -> dict[str, Any]:
         return {
             "message": "rlplatform",
-            "version": rlplatform.__version__,
+            "version": VERSION,
             "docs": "/docs",
             "health": "/health",
             "endpoints": {
@@ -45,7 +46,7 @@ def system_router(gateway: Gateway) -> APIRouter:
         return {
             "status": "healthy",
             "timestamp": datetime.now(UTC),
-            "version": rlplatform.__version__,
+            "version": VERSION,
             "uptime_seconds": round(monotonic() - gateway.started_s, 3),
             "active_experiments": sum(one.kind == "experiment" for one in active),
             "active_jobs": sum(one.kind == "grpo" for one in active),
@@ -61,7 +62,7 @@ def system_router(gateway: Gateway) -> APIRouter:
                 "debug": settings.debug,
                 "workers": settings.workers,
             },
-            "application": {"title": "rlplatform", "version": rlplatform.__version__},
+            "application": {"title": "rlplatform", "version": VERSION},
             "directories": {"base_dir": str(gateway.home)},
             "rl_system": {
                 "supported_algorithms": sorted(algorithms()),
