@@ -10,7 +10,8 @@ from sqlalchemy import text
 from rlplatform.store.database import Database
 from rlplatform.store.tables import METADATA
 from tests.postgresql import postgresql_server
-from tests.unit.store.contract import AuditContract, ExperimentContract, KeyContract, SchemaContract
+from tests.unit.store.experiment_contract import ExperimentContract
+from tests.unit.store.keys_contract import AuditContract, KeyContract, SchemaContract
 from tests.unit.store.registry_contract import DatabaseRegistryContract
 
 

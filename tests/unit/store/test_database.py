@@ -18,7 +18,7 @@ from rlplatform.store.database import Database, default_url
 from rlplatform.store.experiments import ExperimentStore
 from rlplatform.store.keys import KeyStore
 from rlplatform.store.tables import REVISION
-from tests.unit.store.contract import add
+from tests.unit.store.experiment_contract import add
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.unit.store.contract import AuditContract, ExperimentContract, KeyContract, SchemaContract
+from tests.unit.store.experiment_contract import ExperimentContract
+from tests.unit.store.keys_contract import AuditContract, KeyContract, SchemaContract
 
 
 class TestExperiments(ExperimentContract):
