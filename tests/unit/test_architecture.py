@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"artifacts", "envs", "algos"}),
     frozenset({"policy", "train", "store"}),
     frozenset({"cluster", "tune", "serve", "report"}),
-    frozenset({"cli", "__main__", "commands", "client"}),
+    frozenset({"cli", "__main__", "commands", "client", "http_client"}),
 )
 """Parts of the package, lowest layer first; each may import its own layer and lower ones. "" is the root itself."""
 

@@ -1,0 +1,1 @@
+"""What the Python client is made of; `rlplatform.client` is its face."""
