@@ -27,7 +27,7 @@ from rlplatform.tune.progress import OnSearchProgress, SearchProgress, SearchRes
 from rlplatform.tune.queue import TrialQueue
 from rlplatform.tune.samplers import make_sampler
 from rlplatform.tune.schedulers import make_scheduler
-from rlplatform.tune.state import SearchJournal, driver_generators, read_state
+from rlplatform.tune.state import SearchJournal, read_state
 from rlplatform.tune.trainable import RunTrainable
 
 RECORD_S = 5.0
@@ -92,10 +92,9 @@ class Drive:
         )
         stopper = _Stopper(self)
         try:
-            with driver_generators(self._spec.seed):
-                if self._saved is not None:
-                    self._journal.set_state(vars(self._saved))
-                self._tune(stopper)
+            if self._saved is not None:
+                self._journal.set_state(vars(self._saved))
+            self._tune(stopper)
         except BaseException as error:
             known = isinstance(error, RlPlatformError)
             interrupted = isinstance(error, KeyboardInterrupt)

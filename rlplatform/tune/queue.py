@@ -77,7 +77,8 @@ class TrialQueue(SearchAlgorithm):
             trial = self._unfinished.pop(0)
             self._live.add(trial.trial_id)
             return trial
-        if self.is_finished() or (not self._scheduler.POPULATION and len(self._live) >= self._scheduler.concurrent):
+        busy = not self._scheduler.POPULATION and len(self._live) >= self._scheduler.concurrent
+        if busy or self._finished or len(self._ledger) >= self._spec.n_trials:
             return None
         number = len(self._ledger)
         point = self.sampler.suggest(number)
@@ -96,7 +97,9 @@ class TrialQueue(SearchAlgorithm):
         self.sampler.tell(int(trial_id), result.get(of) if known and result is not None else None)
 
     def is_finished(self) -> bool:
-        """Return whether no further trial will come."""
+        """Return whether no further trial will come, and no paused one go on: Tune then gives up spare actors."""
+        if self._scheduler.POPULATION and self._live and not self._finished:
+            return False
         return not self._unfinished and (self._finished or len(self._ledger) >= self._spec.n_trials)
 
     def _trial(self, trial_id: str, point: Mapping[str, Any]) -> Trial:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -50,16 +52,17 @@ class KeptScheduler(FIFOScheduler):
         """Take what Ray's scheduler takes."""
         super().__init__(**options)  # type: ignore[no-untyped-call]
 
-    def keep(self, unit: int, concurrent: int) -> Self:
+    def keep(self, unit: int, concurrent: int, seed: int) -> Self:
         """Set what Ray's constructors do not know."""
         self.unit, self.concurrent = unit, concurrent
+        self._generators: tuple[Any, Any] = (random.Random(seed).getstate(), np.random.RandomState(seed).get_state())
         self._seen: dict[str, tuple[int, int]] = {}
         self._restored: set[str] = set()
         return self
 
     def memory(self) -> bytes:
         """Return what the scheduler has learned, with trials by their ids."""
-        return _dump({name: getattr(self, name) for name in ("_seen", *self.MEMORY)})
+        return _dump({name: getattr(self, name) for name in ("_seen", "_generators", *self.MEMORY)})
 
     def remember(self, memory: bytes, trials: Mapping[str, Trial]) -> None:
         """Take back what `memory` returned.
@@ -73,10 +76,12 @@ class KeptScheduler(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Take a new trial; one that is remembered is known."""
+        self._keep_actors(tune_controller, trial)
         if trial.trial_id in self._restored:
             self._restored.discard(trial.trial_id)
             return
-        super().on_trial_add(tune_controller, trial)
+        with self._own_generators():
+            super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide on a report; one that was decided on before its trial was taken up again is passed over."""
@@ -84,7 +89,8 @@ class KeptScheduler(FIFOScheduler):
         if report <= self._seen.get(trial.trial_id, (0, 0)):
             return str(TrialScheduler.CONTINUE)
         self._seen[trial.trial_id] = report
-        return str(super().on_trial_result(tune_controller, trial, self._on_clock(result)))
+        with self._own_generators():
+            return str(super().on_trial_result(tune_controller, trial, self._on_clock(result)))
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Take the last report of a trial; a failed one has none."""
@@ -97,6 +103,25 @@ class KeptScheduler(FIFOScheduler):
         """Return the trial to train next; None while as many train as may."""
         busy = sum(trial.status in (Trial.RUNNING, Trial.PENDING) for trial in tune_controller.get_trials())
         return None if busy >= self.concurrent else super().choose_trial_to_run(tune_controller)
+
+    def _keep_actors(self, tune_controller: Any, trial: Trial) -> None:
+        """Have Tune keep the actors of paused trials for the next ones; by itself it keeps one, and starts new ones."""
+        cache = getattr(getattr(tune_controller, "_tune_controller", None), "_actor_cache", None)
+        if self.POPULATION and cache is not None and not cache.total_max_objects:
+            cache.increase_max(trial.placement_group_factory, self.concurrent)
+
+    @contextmanager
+    def _own_generators(self) -> Iterator[None]:
+        """Have the scheduler draw from generators of its own; Ray's draw from the global ones, as everybody else."""
+        before = random.getstate(), np.random.get_state()
+        random.setstate(self._generators[0])
+        np.random.set_state(self._generators[1])
+        try:
+            yield
+        finally:
+            self._generators = random.getstate(), np.random.get_state()
+            random.setstate(before[0])
+            np.random.set_state(before[1])
 
     def _on_clock(self, result: dict[str, Any]) -> dict[str, Any]:
         return {**result, CLOCK: result[STEP] // self.unit}
@@ -182,18 +207,18 @@ def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:
             grace = min(asked.grace_steps, spec.max_steps)
             return Asha(
                 **common, grace_period=grace, max_t=spec.max_steps, reduction_factor=asked.reduction_factor
-            ).keep(1, concurrent)
+            ).keep(1, concurrent, spec.seed)
         case specs.MedianScheduler():
             return Median(
                 **common,
                 grace_period=asked.grace_steps,
                 min_samples_required=asked.min_trials,
                 min_time_slice=2**62,  # It would pause trials to give others time; here they have actors.
-            ).keep(1, concurrent)
+            ).keep(1, concurrent, spec.seed)
         case specs.HyperBandScheduler():
             most = max(1, spec.max_steps // asked.every_steps)
             return HyperBand(**common, max_t=most, reduction_factor=asked.reduction_factor).keep(
-                asked.every_steps, concurrent
+                asked.every_steps, concurrent, spec.seed
             )
         case specs.PBTScheduler():
             return Pbt(
@@ -206,7 +231,7 @@ def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:
                 custom_explore_fn=lambda config: _within_space(spec, config),
                 log_config=False,
                 synch=asked.synchronous,
-            ).keep(asked.every_steps, concurrent)
+            ).keep(asked.every_steps, concurrent, spec.seed)
         case specs.PB2Scheduler():
             return Pb2(
                 **common,
@@ -216,9 +241,9 @@ def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:
                 custom_explore_fn=lambda config: _within_space(spec, config),
                 log_config=False,
                 synch=asked.synchronous,
-            ).keep(asked.every_steps, concurrent)
+            ).keep(asked.every_steps, concurrent, spec.seed)
         case _:
-            return KeptScheduler().keep(1, concurrent)
+            return KeptScheduler().keep(1, concurrent, spec.seed)
 
 
 def _mutation(spec: SearchSpec, path: str) -> Any:

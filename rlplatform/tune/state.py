@@ -1,17 +1,15 @@
 """What a search must remember over the death of its driver, written after every event that changed it.
 
 Ray Tune writes its own state every ten seconds, in several files, and no scheduler's. A trial that reported after the
-last write would report again to a scheduler that has forgotten it. Here one file holds suggestions, scheduler, trials
-and random generators of one moment; it is replaced in one rename, before anybody can read of that moment elsewhere.
+last write would report again to a scheduler that has forgotten it. Here one file holds suggestions, scheduler
+and trials of one moment; it is replaced in one rename, before anybody can read of that moment elsewhere.
 """
 
 from __future__ import annotations
 
 import pickle
-import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -51,8 +49,6 @@ class SavedState:
     """Tune's own state of every trial that goes on, by id."""
     sampler: Sampler
     scheduler: bytes
-    generators: tuple[Any, Any]
-    """State of Python's and NumPy's global generators, which Ray's schedulers draw from."""
 
 
 def read_state(search: SearchDir, spec: SearchSpec) -> SavedState | None:
@@ -168,15 +164,12 @@ class SearchJournal(Callback):
             trials={trial_id: self._trials[trial_id].get_json_state() for trial_id in live if trial_id in self._trials},
             sampler=self._queue.sampler,
             scheduler=self._scheduler.memory(),
-            generators=(random.getstate(), np.random.get_state()),
         )
         return {field.name: getattr(state, field.name) for field in fields(state)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from a moment; before Tune asks for the first trial."""
-        self._queue.take_up(SavedState(**state).trials, SavedState(**state).scheduler)
-        random.setstate(state["generators"][0])
-        np.random.set_state(state["generators"][1])
+        self._queue.take_up(state["trials"], state["scheduler"])
 
     def write(self) -> None:
         """Write the state, then what people read."""
@@ -199,19 +192,6 @@ class SearchJournal(Callback):
         for run in self._search.runs(record):
             if run.run_path.exists() and run.read().state not in AT_REST:
                 run.end_attempt("failed" if state == "failed" else "stopped", record.step, reason)
-
-
-@contextmanager
-def driver_generators(seed: int) -> Iterator[None]:
-    """Seed Python's and NumPy's global generators during the block; Ray's schedulers know no others."""
-    before = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
 
 
 def _finite(value: float) -> float | None:
