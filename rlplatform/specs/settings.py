@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe message that is logged."""
     database_url: SecretStr | None = None
-    """SQLAlchemy URL of the store of models, experiments and keys. None: SQLite in the home, good for one machine."""
+    """SQLAlchemy URL of the store of models, experiments and keys. Empty: SQLite in the home, good for one machine."""
     remote: str | None = None
     """Folder in an object store that runs are copied to, such as `s3://bucket/rlplatform`. Empty: they are not."""
 
@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value and value.get_secret_value() else None
 
     @field_validator("remote")
     @classmethod
