@@ -8,14 +8,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rlplatform.commands.options import Json, Overrides
 from rlplatform.commands.output import next_commands, print_json, say
-from rlplatform.specs.run import RunSpec
-from rlplatform.specs.search import SearchSpec
+
+if TYPE_CHECKING:
+    from rlplatform.specs.run import RunSpec
+    from rlplatform.specs.search import SearchSpec
 
 app = typer.Typer(help="Write, check and describe configs.", no_args_is_help=True)
 
