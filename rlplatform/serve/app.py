@@ -13,14 +13,29 @@ from rlplatform.serve.gate import Gate
 from rlplatform.serve.gateway import Gateway
 from rlplatform.serve.limits import RateLimiter
 from rlplatform.serve.refusals import add_refusals
+from rlplatform.serve.routers.artifacts import artifacts_router
+from rlplatform.serve.routers.catalogs import catalogs_router
+from rlplatform.serve.routers.experiments import experiments_router
 from rlplatform.serve.routers.inference import inference_router
+from rlplatform.serve.routers.metrics import metrics_router
+from rlplatform.serve.routers.models import models_router
 from rlplatform.serve.routers.stream import stream_router
 from rlplatform.serve.routers.system import system_router
+from rlplatform.serve.routers.training import training_router
 from rlplatform.serve.routers.v2 import v2_router
 from rlplatform.serve.shortcut import Shortcut
 
 TITLE = "rlplatform"
 DESCRIPTION = "Train reinforcement-learning agents and ask their policies for actions."
+_ROUTERS = (
+    system_router,
+    experiments_router,
+    metrics_router,
+    artifacts_router,
+    training_router,
+    models_router,
+    catalogs_router,
+)
 
 
 class Cors(CORSMiddleware):
@@ -48,7 +63,7 @@ def create_app(gateway: Gateway) -> ASGIApp:
         allow_origins=list(settings.cors_origins),
         allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-        expose_headers=["X-Request-ID", "X-Process-Time", "Retry-After"],
+        expose_headers=["X-Request-ID", "X-Process-Time", "X-Total-Count", "Retry-After"],
     )
 
 
@@ -59,5 +74,6 @@ def create_api(gateway: Gateway) -> FastAPI:
     api.include_router(inference_router(gateway.inference))
     api.include_router(v2_router(gateway.inference))
     api.include_router(stream_router(gateway.inference))
-    api.include_router(system_router(gateway))
+    for make_router in _ROUTERS:
+        api.include_router(make_router(gateway))
     return api

@@ -55,6 +55,8 @@ _RULES: tuple[tuple[str, str, Scope], ...] = (
     ("POST", "/train$", "train"),
     ("POST", "/training/", "train"),
     ("POST", "/models/", "train"),
+    ("PUT", "/models/", "train"),
+    ("DELETE", "/models/", "train"),
 )
 
 

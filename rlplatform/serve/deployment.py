@@ -17,6 +17,7 @@ from rlplatform.logs import configure
 from rlplatform.serve.app import create_app
 from rlplatform.serve.gateway import Gateway, open_gateway
 from rlplatform.serve.limits import Grant, Lease, Ledger
+from rlplatform.serve.runs import RunService, keeping
 from rlplatform.serve.settings import ServeSettings, load_serve_settings
 from rlplatform.specs.settings import Settings, load_settings
 
@@ -36,7 +37,9 @@ class Replica:
         """Open the store, and get ready to load models."""
         configure(log_dir(settings, platform.home), settings.log_level, terminal=False)
         self._open = ExitStack()
-        self._gateway: Gateway = self._open.enter_context(open_gateway(settings, platform, shared_lease()))
+        runs = RunService(platform)
+        self._gateway: Gateway = self._open.enter_context(open_gateway(settings, platform, shared_lease(), runs))
+        self._open.enter_context(keeping(self._gateway.experiments, settings, platform))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the app; Serve asks for it once the replica stands."""

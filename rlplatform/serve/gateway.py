@@ -12,6 +12,7 @@ from time import monotonic
 from rlplatform.names import MODELS_DIR
 from rlplatform.serve.limits import Lease, Ledger, local_lease
 from rlplatform.serve.models import ModelCache
+from rlplatform.serve.run_view import RecordedRuns, Runs
 from rlplatform.serve.services import InferenceLimits, Services
 from rlplatform.serve.settings import ServeSettings
 from rlplatform.serve.telemetry import Telemetry
@@ -37,19 +38,24 @@ class Gateway:
     audit: AuditLog
     lease: Lease
     """Where requests are counted against limits."""
+    runs: Runs = field(default_factory=RecordedRuns)
+    """What is known of runs."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_s: float = field(default_factory=monotonic)
 
 
 @contextmanager
-def open_gateway(settings: ServeSettings, platform: Settings, lease: Lease | None = None) -> Iterator[Gateway]:
+def open_gateway(
+    settings: ServeSettings, platform: Settings, lease: Lease | None = None, runs: Runs | None = None
+) -> Iterator[Gateway]:
     """Open the store, bring its schema up to date, and make everything that routes work with.
 
     Args:
         settings: What the service is asked to be.
         platform: Where files and the database are.
         lease: The ledger that all replicas share. None: one of this process.
+        runs: What is known of runs. None: what is recorded, without Ray.
 
     Raises:
         StoreError: The database cannot be reached, or is of a newer version.
@@ -70,6 +76,7 @@ def open_gateway(settings: ServeSettings, platform: Settings, lease: Lease | Non
                 keys=KeyStore(database),
                 audit=AuditLog(database),
                 lease=lease or local_lease(Ledger()),
+                runs=runs or RecordedRuns(),
             )
         finally:
             models.close()

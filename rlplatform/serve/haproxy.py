@@ -1,8 +1,10 @@
 """HAProxy as Ray Serve's ingress, closed to the outside.
 
-Ray's template for HAProxy (2.60) binds its statistics and its metrics to every interface and opens its admin socket to
-everybody on the machine. Ray starts whatever RAY_SERVE_HAPROXY_BINARY_PATH names, so that is a script of ours: it
-closes these in the configuration that Ray wrote, then becomes HAProxy. Where none runs, Ray's own proxy serves.
+Ray's template for HAProxy (2.60) binds its statistics and its metrics to every interface, opens its admin socket to
+everybody on the machine, and knows no TLS; and Ray's proxy and replicas listen, in plain text, where HAProxy does. So
+Ray is told to serve on loopback, and starts a script of ours in HAProxy's place (RAY_SERVE_HAPROXY_BINARY_PATH names
+it): that closes what is open in the configuration that Ray wrote, binds HAProxy to the address that was asked for, with
+TLS if wanted, and becomes HAProxy. Where none runs, Ray's own proxy serves.
 """
 
 from __future__ import annotations
@@ -23,19 +25,35 @@ from rlplatform.errors import StorageError
 
 BINARY_VARIABLE = "RLPLATFORM_HAPROXY"
 """Where the script finds HAProxy itself."""
+BIND_VARIABLE = "RLPLATFORM_HAPROXY_BIND"
+"""What the script writes behind `bind` of the service's frontend: address, port and TLS."""
+INNER_HOST = "127.0.0.1"
+"""Where Ray's proxy and replicas listen behind HAProxy."""
 
 _OPEN_PORT = re.compile(r"^(\s*bind\s+)(?:\*|0\.0\.0\.0|\[::\]|::)?:(\d+)", re.MULTILINE)
+_FRONTEND_BIND = re.compile(r"^(\s*bind\s+).*$", re.MULTILINE)
 _SECTION = re.compile(r"^(?=\S)", re.MULTILINE)
 _ADMIN_SECTIONS = ("frontend prometheus", "listen stats")
+_TLS = "ssl-min-ver TLSv1.2 alpn http/1.1"
+"""Behind the certificate. WebSockets begin with an upgrade of HTTP/1.1."""
 
 
-def close_config(text: str) -> str:
-    """Return a configuration with HAProxy's statistics and metrics on loopback, and its sockets for its user only."""
-    sections = [
-        _OPEN_PORT.sub(r"\g<1>127.0.0.1:\2", section) if section.startswith(_ADMIN_SECTIONS) else section
-        for section in _SECTION.split(text)
-    ]
-    return "".join(sections).replace(" mode 666 ", " mode 600 ")
+def close_config(text: str, bind: str) -> str:
+    """Return a configuration with HAProxy's statistics and metrics on loopback, and its sockets for its user only.
+
+    Args:
+        text: What Ray wrote.
+        bind: Where the service itself is to listen; see `BIND_VARIABLE`.
+    """
+    return "".join(_closed(section, bind) for section in _SECTION.split(text)).replace(" mode 666 ", " mode 600 ")
+
+
+def _closed(section: str, bind: str) -> str:
+    if section.startswith(_ADMIN_SECTIONS):
+        return _OPEN_PORT.sub(rf"\g<1>{INNER_HOST}:\2", section)
+    if section.startswith("frontend http_frontend"):
+        return _FRONTEND_BIND.sub(lambda found: found[1] + bind, section)
+    return section
 
 
 def main(argv: Sequence[str] = tuple(sys.argv[1:])) -> None:
@@ -43,7 +61,7 @@ def main(argv: Sequence[str] = tuple(sys.argv[1:])) -> None:
     for option, path in pairwise(argv):
         if option == "-f":
             config = Path(path)
-            write_text(config, close_config(config.read_text()))
+            write_text(config, close_config(config.read_text(), os.environ[BIND_VARIABLE]))
     binary = os.environ[BINARY_VARIABLE]
     os.execv(binary, [binary, *argv])
 
@@ -68,16 +86,39 @@ def find_haproxy() -> str | None:
     return None
 
 
-def serve_environment(folder: Path, haproxy: str | None) -> dict[str, str]:
+def frontend_bind(host: str, port: int, certificate: Path | None = None) -> str:
+    """Return what stands behind `bind` for a service; see `BIND_VARIABLE`.
+
+    Args:
+        host: Address or name.
+        port: Port.
+        certificate: PEM of the certificate and its chain, with the key in a file of the same name and `.key` behind.
+    """
+    host = host.strip("[]")
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return address if certificate is None else f"{address} ssl crt {certificate} {_TLS}"
+
+
+def link_certificate(folder: Path, certfile: Path, keyfile: Path) -> Path:
+    """Return a certificate in `folder` whose key is where HAProxy looks for it; links, so that no key is copied."""
+    certificate = folder / "tls.pem"
+    certificate.symlink_to(certfile.absolute())
+    certificate.with_name("tls.pem.key").symlink_to(keyfile.absolute())
+    return certificate
+
+
+def serve_environment(folder: Path, haproxy: str | None, bind: str) -> dict[str, str]:
     """Return the variables that make Ray Serve fast and closed; they must be set before Ray starts.
 
     Args:
         folder: A private folder for HAProxy's configuration and sockets; its path must be short.
         haproxy: HAProxy. None: Ray's own proxy is used.
+        bind: Where HAProxy is to listen; see `BIND_VARIABLE`.
 
     Raises:
         StorageError: The folder cannot be written to.
     """
+    fallback_port, stats_port, metrics_port = _free_ports(3)
     if haproxy is None:
         return {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
     script = folder / "haproxy"
@@ -89,12 +130,13 @@ def serve_environment(folder: Path, haproxy: str | None) -> dict[str, str]:
         raise StorageError(
             f"{script} cannot be made executable: {error.strerror}. Set TMPDIR to another folder."
         ) from error
-    stats_port, metrics_port = _free_ports(2)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         BINARY_VARIABLE: haproxy,
+        BIND_VARIABLE: bind,
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),

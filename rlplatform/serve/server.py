@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from rlplatform.cluster.manager_process import run_manager
 from rlplatform.cluster.session import ray_session
 from rlplatform.errors import ResourceError, SpecError
 from rlplatform.logs import get_logger
-from rlplatform.serve.haproxy import find_haproxy, serve_environment
+from rlplatform.serve.haproxy import INNER_HOST, find_haproxy, frontend_bind, link_certificate, serve_environment
 from rlplatform.serve.settings import PREFIX, ServeSettings
 from rlplatform.specs.settings import Settings
 from rlplatform.store.database import open_database
@@ -36,6 +37,17 @@ class Serving:
     url: str
     ingress: str
     """What takes the connections, in words."""
+
+
+@dataclass(frozen=True)
+class Ingress:
+    """What takes the connections."""
+
+    name: str
+    inner_host: str
+    """Where what Ray starts listens itself."""
+    ends_tls: bool = False
+    """Whether it speaks TLS for what stands behind it."""
 
 
 @contextmanager
@@ -57,15 +69,16 @@ def serving(
     check_exposure(settings, platform)
     check_port(settings)
     with ExitStack() as stack:
-        ingress = "the cluster's own"
+        ingress = Ingress("the cluster's own ingress", settings.host)
         if address is None and "RAY_ADDRESS" not in os.environ:
-            ingress = stack.enter_context(_fast_ingress())
-        stack.enter_context(ray_session(address, num_cpus=num_cpus))
-        url = _start(settings, platform)
+            ingress = stack.enter_context(_local_ingress(settings))
+        session = stack.enter_context(ray_session(address, num_cpus=num_cpus))
+        run_manager(session, platform.home)
+        url = _start(settings, platform, ingress)
         try:
-            yield Serving(url, ingress)
+            yield Serving(url, ingress.name)
         finally:
-            _stop()
+            _stop(settings, platform)
 
 
 def run_service(
@@ -138,24 +151,29 @@ def free_port() -> int:
 
 
 @contextmanager
-def _fast_ingress() -> Iterator[str]:
-    """Choose the ingress of a Ray that is about to be started; yield what it is, in words."""
+def _local_ingress(settings: ServeSettings) -> Iterator[Ingress]:
+    """Choose the ingress of a Ray that is about to be started; RAY_SERVE_ENABLE_HA_PROXY=0 chooses Ray's own proxy."""
+    wanted = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") == "1"
+    haproxy = find_haproxy() if wanted else None
     folder = Path(tempfile.mkdtemp(prefix="rlp-serve-", dir="/tmp" if Path("/tmp").is_dir() else None))
-    haproxy = find_haproxy()
-    environment = serve_environment(folder, haproxy)
+    certificate = None
+    if settings.ssl_certfile is not None and settings.ssl_keyfile is not None:
+        certificate = link_certificate(folder, settings.ssl_certfile, settings.ssl_keyfile)
+    bind = frontend_bind(settings.host, settings.port, certificate)
+    environment = serve_environment(folder, haproxy, bind)
     before = {name: os.environ.get(name) for name in environment}
-    os.environ.update({name: os.environ.get(name, value) for name, value in environment.items()})
-    if haproxy is None:
+    os.environ.update(environment)
+    if wanted and haproxy is None:
         _log.warning("HAProxy does not run here: Ray's own proxy serves, about a tenth as fast")
     try:
-        yield "HAProxy" if os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1" else "Ray's own proxy"
+        yield Ingress("HAProxy", INNER_HOST, ends_tls=True) if haproxy else Ingress("Ray's own proxy", settings.host)
     finally:
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(settings: ServeSettings, platform: Settings) -> str:
+def _start(settings: ServeSettings, platform: Settings, ingress: Ingress) -> str:
     # Serve reads its variables when it is imported.
     from ray import serve
 
@@ -164,19 +182,23 @@ def _start(settings: ServeSettings, platform: Settings) -> str:
 
     from rlplatform.serve.deployment import APP_NAME, bind
 
-    tls = {}
-    if settings.ssl_certfile is not None:
-        tls = {"ssl_certfile": str(settings.ssl_certfile), "ssl_keyfile": str(settings.ssl_keyfile)}
-    options = HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=REQUEST_TIMEOUT_S, **tls)
+    tls = settings.ssl_certfile is not None
+    files = {}
+    if tls and not ingress.ends_tls:
+        files = {"ssl_certfile": str(settings.ssl_certfile), "ssl_keyfile": str(settings.ssl_keyfile)}
+    options = HTTPOptions(host=ingress.inner_host, port=settings.port, request_timeout_s=REQUEST_TIMEOUT_S, **files)
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options)
     serve.run(bind(settings, platform), name=APP_NAME, route_prefix="/")
     return f"{'https' if tls else 'http'}://{settings.host}:{settings.port}"
 
 
-def _stop() -> None:
+def _stop(settings: ServeSettings, platform: Settings) -> None:
     from ray import serve
 
+    from rlplatform.serve.runs import shutdown
+
     serve.shutdown()
+    shutdown(platform, settings.shutdown_timeout_s)
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from rlplatform.algos.catalog import algorithms
+from rlplatform.algos.catalog import algorithm_names
 from rlplatform.envs.catalog import environments
+from rlplatform.serve.documents import shown_algorithm
 from rlplatform.serve.gateway import Gateway
 from rlplatform.serve.telemetry import CONTENT_TYPE
 
@@ -65,7 +66,7 @@ def system_router(gateway: Gateway) -> APIRouter:
             "application": {"title": "rlplatform", "version": VERSION},
             "directories": {"base_dir": str(gateway.home)},
             "rl_system": {
-                "supported_algorithms": sorted(algorithms()),
+                "supported_algorithms": [shown_algorithm(name) for name in algorithm_names()],
                 "supported_environments": sorted(environments()),
                 "max_concurrent_experiments": settings.max_concurrent_experiments,
                 "default_timeout_minutes": settings.default_timeout_minutes,
