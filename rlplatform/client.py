@@ -12,17 +12,18 @@ async with AsyncClient() as client:                            # the same method
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from rlplatform.http_client.answers import Event, Experiment, Health, Metrics, Model, Prediction, TrainingJob
+from rlplatform.http_client.answers import Experiment, Health, Metrics, Model, Prediction, TrainingJob
 from rlplatform.http_client.errors import (
     BusyError,
     ClientError,
@@ -39,7 +40,7 @@ from rlplatform.http_client.jobs import JobRequests
 from rlplatform.http_client.plans import Awaiting, Blocking, Call, error_of
 from rlplatform.http_client.policies import EpisodeRequests, PolicyRequests
 from rlplatform.http_client.requests import segment
-from rlplatform.http_client.streams import EventReader
+from rlplatform.http_client.streams import TIMEOUT, Listening
 
 __all__ = [
     "AsyncClient",
@@ -49,7 +50,6 @@ __all__ = [
     "ClientError",
     "ConflictError",
     "Episode",
-    "Event",
     "Experiment",
     "Health",
     "InvalidRequestError",
@@ -102,19 +102,33 @@ class Client(ExperimentRequests, JobRequests, PolicyRequests, Blocking):
         """Begin an episode with a policy; see `Episode`."""
         return Episode(self, model_name, deterministic=deterministic)
 
-    @contextmanager
-    def stream_metrics(self, experiment_id: str) -> Iterator[Iterator[Event]]:
-        """Listen to an experiment while it trains: `with client.stream_metrics(id) as events: for event in events: …`.
+    def stream_metrics(self, experiment_id: str, *, seed: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield what an experiment measures, from its beginning and then as it comes, until it pauses or is over.
+
+        A connection that is cut is made again; nothing is missed or told twice.
+
+        Args:
+            experiment_id: Which.
+            seed: Its run with this seed. None: the first one.
 
         Raises:
-            ClientError: The service refused.
+            ClientError: The service refused, or cannot be reached any more.
         """
-        with self._http.stream("GET", _stream_path(experiment_id), timeout=_STREAM_TIMEOUT) as response:
-            if not response.is_success:
-                response.read()
-                raise error_of(response)
-            reader = EventReader()
-            yield (event for line in response.iter_lines() if (event := reader.read(line)))
+        listening = Listening(_stream_path(experiment_id, seed), self.retries)
+        while not listening.is_over:
+            cut = None
+            try:
+                with self._http.stream("GET", listening.path, headers=listening.headers, timeout=TIMEOUT) as response:
+                    if not response.is_success:
+                        response.read()
+                        raise error_of(response)
+                    for line in response.iter_lines():
+                        if (record := listening.hear(line)) is not None:
+                            yield record
+            except httpx.TransportError as error:
+                cut = error
+            if not listening.is_over:
+                time.sleep(listening.pause_s(cut))
 
     def close(self) -> None:
         """Close the connections."""
@@ -154,19 +168,24 @@ class AsyncClient(ExperimentRequests, JobRequests, PolicyRequests, Awaiting):
         """Begin an episode with a policy; see `Episode`."""
         return AsyncEpisode(self, model_name, deterministic=deterministic)
 
-    @asynccontextmanager
-    async def stream_metrics(self, experiment_id: str) -> AsyncIterator[AsyncIterator[Event]]:
-        """Listen to an experiment while it trains: `async with … as events: async for event in events: …`.
-
-        Raises:
-            ClientError: The service refused.
-        """
-        async with self._http.stream("GET", _stream_path(experiment_id), timeout=_STREAM_TIMEOUT) as response:
-            if not response.is_success:
-                await response.aread()
-                raise error_of(response)
-            reader = EventReader()
-            yield (event async for line in response.aiter_lines() if (event := reader.read(line)))
+    async def stream_metrics(self, experiment_id: str, *, seed: int | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Yield what an experiment measures; as `Client.stream_metrics`."""
+        listening = Listening(_stream_path(experiment_id, seed), self.retries)
+        while not listening.is_over:
+            cut = None
+            try:
+                asked = self._http.stream("GET", listening.path, headers=listening.headers, timeout=TIMEOUT)
+                async with asked as response:
+                    if not response.is_success:
+                        await response.aread()
+                        raise error_of(response)
+                    async for line in response.aiter_lines():
+                        if (record := listening.hear(line)) is not None:
+                            yield record
+            except httpx.TransportError as error:
+                cut = error
+            if not listening.is_over:
+                await asyncio.sleep(listening.pause_s(cut))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -213,11 +232,8 @@ class AsyncEpisode(EpisodeRequests, Awaiting):
         return await self._client.send(call)
 
 
-_STREAM_TIMEOUT = httpx.Timeout(60.0, read=None)  # Nothing may be measured for long.
-
-
-def _stream_path(experiment_id: str) -> str:
-    return f"/experiments/{segment(experiment_id)}/metrics/stream"
+def _stream_path(experiment_id: str, seed: int | None) -> str:
+    return f"/experiments/{segment(experiment_id)}/metrics/stream{'' if seed is None else f'?seed={seed}'}"
 
 
 def _settings(url: str | None, key: str | None, timeout_s: float) -> dict[str, Any]:

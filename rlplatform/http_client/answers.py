@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -149,11 +148,13 @@ class TrainingJob(msgspec.Struct, frozen=True):
     end_time: datetime | None = None
     error_message: str | None = None
     metrics: dict[str, Any] = {}
+    model_name: str | None = None
+    """What the policy is published as."""
 
     @property
     def is_at_rest(self) -> bool:
         """Whether it has ended or is paused."""
-        return self.status not in ("starting", "running")
+        return self.status not in ("queued", "running")
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -161,7 +162,32 @@ class Model(msgspec.Struct, frozen=True):
 
     name: str
     status: str
-    """`loaded` when a replica holds a version of it in memory, else `saved`."""
+    """`loaded` when the replica that answered holds a version of it in memory, else `saved`."""
+    versions: tuple[int, ...]
+    aliases: dict[str, int]
+
+
+class ModelVersion(msgspec.Struct, frozen=True):
+    """A published version of a model."""
+
+    model: str
+    version: int
+    reference: str
+    """`name@number`, to be asked by `predict`."""
+    published_at: datetime
+    environment: str | None = None
+    run_id: str | None = None
+    metrics: dict[str, float] = {}
+
+
+class AliasMove(msgspec.Struct, frozen=True):
+    """Where an alias points now."""
+
+    model: str
+    alias: str
+    version: int
+    reason: str | None = None
+    """What the gate found. None without it."""
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -192,10 +218,3 @@ class ModelMetadata(msgspec.Struct, frozen=True):
     platform: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-
-
-class Event(msgspec.Struct, frozen=True):
-    """One message of a stream of server-sent events."""
-
-    kind: str
-    data: Mapping[str, Any]

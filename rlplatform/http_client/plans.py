@@ -183,7 +183,7 @@ def perform(call: Call, retries: int) -> Plan[httpx.Response]:
             never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             if attempt >= retries or not (never_sent or call.may_repeat):
                 raise _unreachable(call, error) from error
-            pause_s = _backoff_s(attempt)
+            pause_s = backoff_s(attempt)
         else:
             if response.is_success:
                 return response
@@ -191,7 +191,7 @@ def perform(call: Call, retries: int) -> Plan[httpx.Response]:
             if attempt >= retries or not again:
                 raise error_of(response)
             asked_s = _retry_after_s(response)
-            pause_s = _backoff_s(attempt) if asked_s is None else asked_s
+            pause_s = backoff_s(attempt) if asked_s is None else asked_s
         yield Pause(min(pause_s, LONGEST_PAUSE_S))
         attempt += 1
 
@@ -221,7 +221,8 @@ def _unreachable(call: Call, error: httpx.TransportError) -> UnreachableError:
     )
 
 
-def _backoff_s(attempt: int) -> float:
+def backoff_s(attempt: int) -> float:
+    """Return how long to wait after an attempt that failed; the first is 0."""
     # Jitter, so that many clients of one service do not come back together.
     return FIRST_PAUSE_S * 2.0**attempt * random.uniform(0.5, 1.0)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from rlplatform.http_client.answers import Model, ModelMetadata, Prediction
+from rlplatform.http_client.answers import AliasMove, Model, ModelMetadata, ModelVersion, Prediction
 from rlplatform.http_client.plans import Call, Plan, perform, planned
 from rlplatform.http_client.requests import Requests, given, segment
 from rlplatform.http_client.tensors import decode_tensors, encode_tensors
+from rlplatform.names import BUNDLE_JSON_FILE, BUNDLE_ONNX_FILE
 
 
 class PolicyRequests(Requests):
@@ -90,6 +95,30 @@ class PolicyRequests(Requests):
         """Delete a model with all its versions."""
         return self._do(Call("DELETE", f"/models/{segment(model_name)}"))
 
+    @planned
+    def upload_model(self, model_name: str, bundle: str | os.PathLike[str]) -> Plan[ModelVersion]:
+        """Publish a bundle as the next version of a model.
+
+        Args:
+            model_name: The model; a new name makes it.
+            bundle: Folder of `policy.onnx` and `policy.json`; what else is in it stays here.
+        """
+        path = f"/models/{segment(model_name)}/versions"
+        return self._ask(ModelVersion, "POST", path, content=_zipped(Path(bundle)))
+
+    @planned
+    def set_alias(self, model_name: str, alias: str, version: int, *, gate: bool = False) -> Plan[AliasMove]:
+        """Point an alias at a version, such as `champion`, by which a model's name alone is understood.
+
+        Args:
+            model_name: The model.
+            alias: A new name makes it.
+            version: Its number.
+            gate: Move it only if the version's evaluation is better than the present one's; else a `ConflictError`.
+        """
+        body = {"version": version, "gate": gate}
+        return self._ask(AliasMove, "PUT", f"/models/{segment(model_name)}/aliases/{segment(alias)}", json=body)
+
 
 class EpisodeRequests:
     """What can be asked of a policy in the course of one episode, or of a batch of episodes side by side."""
@@ -128,3 +157,11 @@ def predict(body: Mapping[str, Any], retries: int) -> Plan[Prediction]:
     response = yield from perform(call, retries)
     prediction = msgspec.json.decode(response.content, type=Prediction)
     return msgspec.structs.replace(prediction, model=response.headers.get("X-Model-Version"))
+
+
+def _zipped(bundle: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (BUNDLE_ONNX_FILE, BUNDLE_JSON_FILE):
+            archive.write(bundle / name, name)
+    return buffer.getvalue()

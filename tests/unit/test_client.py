@@ -7,7 +7,7 @@ import inspect
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -32,10 +32,7 @@ from rlplatform.client import (
 )
 from rlplatform.errors import RequestError
 from rlplatform.http_client.plans import FIRST_PAUSE_S, LONGEST_PAUSE_S, Call, Pause, perform
-from rlplatform.http_client.streams import EventReader
 from rlplatform.serve.errors import error_body
-from rlplatform.serve.services import Services
-from tests.unit.serve.policies import app_of, registry_of, served, services_of
 
 EXPERIMENT = {
     "id": "e1",
@@ -50,7 +47,6 @@ EXPERIMENT = {
     "a_field_of_tomorrow": 1,
 }
 JOB = {"job_id": "j1", "status": "running", "progress": 0.5}
-OBSERVATION = [0.25, 1.0, 0.0, -3.0]
 
 
 class Recorder:
@@ -326,111 +322,32 @@ def test_importing_the_client_imports_nothing_heavy() -> None:
 
 # --- streams ----------------------------------------------------------------------------------------------------------
 
-STREAM = 'retry: 1\n\n: hello\nevent: metric\ndata: {"timestep": 1,\ndata: "reward": 2.5}\n\ndata: {"timestep": 2}\n\n'
+FIRST = 'retry: 1\n\n: hello\nid: 1\nevent: metrics\ndata: {"timestep": 1,\ndata: "reward": 2.5}\n\nid: 2\ndata: {"time'
+REST = 'id: 2\nevent: metrics\ndata: {"timestep": 2}\n\nevent: end\ndata: {}\n\n'
 
 
-def test_events_are_put_together_from_lines() -> None:
-    reader = EventReader()
-    events = [event for line in STREAM.splitlines() if (event := reader.read(line))]
-    assert [(event.kind, event.data) for event in events] == [
-        ("metric", {"timestep": 1, "reward": 2.5}),
-        ("message", {"timestep": 2}),
-    ]
+def test_a_stream_that_is_cut_goes_on_where_it_was() -> None:
+    def answers() -> Recorder:
+        return Recorder(httpx.Response(200, text=FIRST), httpx.ReadError("cut"), httpx.Response(200, text=REST))
+
+    async def listen(recorder: Recorder) -> list[dict[str, Any]]:
+        async with AsyncClient("http://service", transport=httpx.MockTransport(recorder)) as client:
+            return [record async for record in client.stream_metrics("e1", seed=7)]
+
+    blocking, awaiting = answers(), answers()
+    told = list(client_of(blocking).stream_metrics("e1", seed=7))
+    assert told == asyncio.run(listen(awaiting)) == [{"timestep": 1, "reward": 2.5}, {"timestep": 2}]
+    for recorder in (blocking, awaiting):
+        assert [request.headers.get("Last-Event-ID") for request in recorder.requests] == [None, "1", "1"]
+        assert {str(request.url) for request in recorder.requests} == {
+            "http://service/experiments/e1/metrics/stream?seed=7"
+        }
 
 
-def test_both_clients_listen_to_metrics() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        assert request.url.path == "/experiments/e1/metrics/stream"
-        return httpx.Response(200, text=STREAM)
-
-    with client_of(answer).stream_metrics("e1") as events:
-        assert [event.data["timestep"] for event in events] == [1, 2]
-
-    async def listen() -> list[int]:
-        async with (
-            AsyncClient("http://service", transport=httpx.MockTransport(answer)) as client,
-            client.stream_metrics("e1") as events,
-        ):
-            return [event.data["timestep"] async for event in events]
-
-    assert asyncio.run(listen()) == [1, 2]
-    with (
-        pytest.raises(NotFoundError, match="because"),
-        client_of(Recorder(refused(404))).stream_metrics("e1"),
-    ):
-        pass
-
-
-# --- policies, by the real routes -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    registry = registry_of(tmp_path_factory.mktemp("serve"), plain={"value": 0.5}, memory={"memory": True})
-    with services_of(registry) as services:
-        yield services
-
-
-@pytest.fixture(scope="module")
-def client(services: Services) -> Iterator[Client]:
-    with served(services) as address, Client(f"http://{address}", retries=0) as client:
-        yield client
-
-
-def test_a_policy_is_asked_with_lists_or_arrays_one_or_a_batch(client: Client) -> None:
-    one = client.predict("plain", np.array(OBSERVATION, np.float32))
-    assert (one.action, one.value, one.state, one.model) == (1, 0.5, None, "plain@1")
-    assert sum(one.action_probs) == pytest.approx(1)
-    masked = client.predict("plain@1", [OBSERVATION, OBSERVATION], action_masks=np.array([[1, 0], [1, 1]], bool))
-    assert masked.action == [0, 1]
-    draws = [client.predict("plain", [OBSERVATION] * 32, deterministic=False, seed=3).action for _ in range(2)]
-    assert draws[0] == draws[1]
-    assert set(draws[0]) == {0, 1}
-
-
-def test_tensors_go_as_bytes_both_ways(client: Client) -> None:
-    rows = np.array([OBSERVATION, [2.0, 1.0, 0.0, 0.0]], np.float32)
-    answer = client.infer("plain", {"obs": rows})
-    assert {name: (array.dtype.name, array.tolist()) for name, array in answer.items()} == {
-        "action": ("int64", [1, 0]),
-        "logits": ("float32", rows[:, :2].tolist()),
-        "value": ("float32", [0.5, 0.5]),
-    }
-    strided = np.repeat(rows, 2, axis=1)[:, ::2].astype(">f8")
-    assert client.infer("plain", {"obs": strided}, outputs=["action"]).keys() == {"action"}
-    with pytest.raises(InvalidRequestError, match="`obs` must have the shape"):
-        client.infer("plain", {"obs": rows[0]})
-    with pytest.raises(RequestError, match=r"must have one of the dtypes bool, .* got complex64"):
-        client.infer("plain", {"obs": rows.astype(np.complex64)})
-
-
-def test_metadata_says_what_a_model_takes(client: Client) -> None:
-    metadata = client.model_metadata("memory")
-    assert [tensor.name for tensor in metadata.inputs] == ["obs", "action_masks", "state/h", "episode_start"]
-    assert metadata.inputs[0].shape == (-1, 4)
-
-
-def test_an_episode_remembers_and_a_new_one_does_not(client: Client) -> None:
-    episode = client.episode("memory")
-    values = [episode.act([1.0, 0.0, 0.0, 0.0]).value for _ in range(3)]
-    assert values == [1.0, 2.0, 3.0]
-    assert client.episode("memory").act([1.0, 0.0, 0.0, 0.0]).value == 1.0
-    batch = client.episode("memory")
-    batch.act([[1.0, 0.0, 0.0, 0.0]] * 2)
-    assert batch.act([[1.0, 0.0, 0.0, 0.0]] * 2, episode_start=[False, True]).value == [2.0, 1.0]
-
-
-def test_the_awaiting_client_asks_policies_too(services: Services) -> None:
-    async def talk() -> tuple[list[float], list[int]]:
-        async with AsyncClient("http://service", transport=httpx.ASGITransport(app_of(services))) as client:
-            episode = client.episode("memory")
-            values = [(await episode.act([1.0, 0.0, 0.0, 0.0])).value for _ in range(2)]
-            answer = await client.infer("plain", {"obs": np.array([OBSERVATION], np.float32)})
-            return values, answer["action"].tolist()
-
-    assert asyncio.run(talk()) == ([1.0, 2.0], [1])
-
-
-def test_a_missing_model_is_told(client: Client) -> None:
-    with pytest.raises(NotFoundError, match="plian"):
-        client.predict("plian", OBSERVATION)
+def test_a_stream_that_stays_cut_or_is_refused_ends_with_the_reason() -> None:
+    with pytest.raises(UnreachableError, match=r"/experiments/e1/metrics/stream was cut: refused\.$"):
+        list(client_of(Recorder(httpx.ConnectError("refused")), retries=0).stream_metrics("e1"))
+    with pytest.raises(UnreachableError, match=r"was cut: closed before its end\.$"):
+        list(client_of(Recorder(httpx.Response(200, text="")), retries=0).stream_metrics("e1"))
+    with pytest.raises(NotFoundError, match="because"):
+        list(client_of(Recorder(refused(404))).stream_metrics("e1"))
