@@ -40,7 +40,7 @@ demo: install ## Train four agents in parallel on Ray, compare them, publish the
 	$(BIN)/rlplatform demo
 
 test: lint type ## Lint, check types, run every test.
-	$(BIN)/python -m pytest
+	$(MAKE) -j2 --output-sync=target unit integration
 
 lint: install-dev ## Check style and formatting.
 	$(BIN)/ruff check $(SOURCES)
@@ -53,8 +53,8 @@ format: install-dev ## Format and repair what can be repaired.
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-unit: install-dev ## Only the unit tests: no Ray.
-	$(BIN)/python -m pytest tests/unit
+unit: install-dev ## Only the tests without Ray.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/learning
 
 integration: install-dev ## Only the tests with Ray and with several processes.
 	$(BIN)/python -m pytest tests/integration tests/e2e
