@@ -6,8 +6,8 @@
         cluster.head.kill()
         cluster.restart_head()   # the same port, and what RocksDB kept of the cluster's state
 
-Everything listens on 127.0.0.1 and asks for a token. `cluster.environment` is for clients in processes of their own,
-`cluster.joined()` for this one.
+Everything asks for a token, and the dashboard listens on 127.0.0.1 only. `cluster.environment` is for clients, which
+are processes of their own: a client in this one would die with the node that it connects through.
 """
 
 from __future__ import annotations
@@ -54,6 +54,15 @@ _COMMON = (
     "--min-worker-port=0",
     "--max-worker-port=0",
 )
+AUTOSCALED_WORKERS = 2
+FAKE_HEAD_ID = f"{'f' * 51}00000"
+_FAKE_HEAD = {
+    "RAY_FAKE_CLUSTER": "1",
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_ID,
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_ID,
+}
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 20.0
 
@@ -115,6 +124,8 @@ class RayCluster:
     port: int
     dashboard_port: int
     head_options: tuple[str, ...]
+    autoscaled_cpus: float | None = None
+    """CPUs of each worker that the autoscaler adds and takes away. None: there is none."""
     head: Node = field(init=False)
     workers: list[Node] = field(default_factory=list)
 
@@ -145,6 +156,7 @@ class RayCluster:
             f"--dashboard-port={self.dashboard_port}",
             f"--temp-dir={self.temp_dir}",
             *self.head_options,
+            *self._autoscaling(),
         )
         wait_until(lambda: self._answers(self.head), "the dashboard answers")
 
@@ -180,17 +192,54 @@ class RayCluster:
             node.stop()
         shutil.rmtree(self.temp_dir, ignore_errors=True)
 
+    def _autoscaling(self) -> list[str]:
+        """Return the option that has Ray's own autoscaler start real nodes on this machine, within the head's process.
+
+        Ray's name for that, `type: fake_multinode`, needs a file that is not in the wheel (2.60).
+        """
+        if self.autoscaled_cpus is None:
+            return []
+        provider = {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "head_node_id": FAKE_HEAD_ID,
+            "gcs_address": self.address,
+            "launch_multiple": True,
+        }
+        nothing = {"node_config": {}, "min_workers": 0}
+        config = {
+            "cluster_name": "tests",
+            "provider": provider,
+            "max_workers": AUTOSCALED_WORKERS,
+            "idle_timeout_minutes": 0.1,
+            "upscaling_speed": 1.0,
+            "head_node_type": "ray.head.default",
+            "available_node_types": {
+                "ray.head.default": {**nothing, "resources": {"CPU": 0}, "max_workers": 0},
+                "worker": {**nothing, "resources": {"CPU": self.autoscaled_cpus}, "max_workers": AUTOSCALED_WORKERS},
+            },
+        }
+        commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+        path = self.temp_dir / "autoscaling.json"
+        empty: dict[str, Any] = {
+            **{f"{name}_commands": [] for name in commands},
+            "cluster_synced_files": [],
+            "file_mounts": {},
+        }
+        path.write_text(json.dumps({**empty, **config}))
+        return [f"--autoscaling-config={path}"]
+
     def _start(self, *options: str) -> Node:
-        ports = (
-            f"--{name}={free_port()}"
-            for name in ("dashboard-agent-listen-port", "ray-client-server-port")
-            if name != "ray-client-server-port" or "--head" in options
-        )
+        ports = [f"--dashboard-agent-listen-port={free_port()}"]
+        environment = self.environment
+        if "--head" in options:
+            ports.append(f"--ray-client-server-port={free_port()}")
+            environment |= _FAKE_HEAD if self.autoscaled_cpus is not None else {}
         log = self.temp_dir / f"start-{time.monotonic_ns()}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [RAY, "start", *_COMMON, *ports, *options],
-                env=self.environment,
+                env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -200,14 +249,18 @@ class RayCluster:
     def _answers(self, node: Node) -> bool:
         _running(node)
         try:
-            return isinstance(self.api("/api/jobs/"), list)
+            return isinstance(self.api("/api/jobs/"), list) and bool(self.node_ids())
         except OSError:
             return False
 
 
 @contextlib.contextmanager
 def ray_cluster(
-    *, num_cpus: int = 0, durable: bool = False, settings: Mapping[str, str] | None = None, head: tuple[str, ...] = ()
+    *,
+    num_cpus: int = 0,
+    durable: bool = False,
+    settings: Mapping[str, str] | None = None,
+    autoscaled_cpus: float | None = None,
 ) -> Iterator[RayCluster]:
     """Start the head of a cluster for the block, and end all of its nodes afterwards.
 
@@ -215,13 +268,14 @@ def ray_cluster(
         num_cpus: CPUs of the head; with none, everything that books some runs on workers.
         durable: Whether the cluster's state is kept in RocksDB and outlives the head.
         settings: More variables of the cluster and its clients, such as RLPLATFORM_HOME.
-        head: More options of `ray start --head`.
+        autoscaled_cpus: CPUs of each of up to `AUTOSCALED_WORKERS` workers that appear when something is queued, and
+            leave when they have been idle for six seconds. None: nodes appear by `add_worker` only.
     """
     # A socket's path has at most 107 characters, and Ray appends some 80.
     temp_dir = Path(tempfile.mkdtemp(prefix="rlp-nodes-", dir="/tmp"))
     storage = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(temp_dir / "gcs")} if durable else {}
-    options = (f"--num-cpus={num_cpus}", "--num-gpus=0", *head)
-    cluster = RayCluster(temp_dir, {**storage, **(settings or {})}, free_port(), free_port(), options)
+    options = (f"--num-cpus={num_cpus}", "--num-gpus=0")
+    cluster = RayCluster(temp_dir, {**storage, **(settings or {})}, free_port(), free_port(), options, autoscaled_cpus)
     try:
         cluster.start_head()
         yield cluster

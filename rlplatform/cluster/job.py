@@ -11,6 +11,8 @@ JOB_HOME = Path("~/rlplatform-results")
 """RLPLATFORM_HOME of a job to which nobody gave one."""
 JOB_STOP_WAIT_S = 120
 """Seconds that a job which is stopped gets to stop its runs with checkpoints. Ray's own default is 3."""
+JOB_VARIABLES = frozenset({"RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH", "RAY_RUNTIME_ENV_HOOK"})
+"""What tells a process of a job's code; the RunManager, which outlives the job, must not get it."""
 
 
 def prepare_job() -> None:

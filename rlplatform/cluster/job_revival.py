@@ -33,6 +33,8 @@ class JobState:
     """What Ray's table says of one submission."""
 
     submission_id: str
+    job: str
+    """The job's id, which its submissions share."""
     status: JobStatus
     driver_node: str | None
     """Id of the node that its driver runs on. None: it has not been placed."""
@@ -40,14 +42,9 @@ class JobState:
     """The driver's. None: it has not ended by itself."""
 
     @property
-    def job(self) -> str:
-        """The job's id; the submissions of one job begin with it."""
-        return self.submission_id.partition(_MARK)[0]
-
-    @property
     def revivals(self) -> int:
         """How often the job had been submitted again, this submission included."""
-        number = self.submission_id.partition(_MARK)[2]
+        number = self.submission_id.removeprefix(self.job + _MARK)
         return int(number) if number.isdecimal() else 0
 
 
@@ -103,7 +100,7 @@ class JobWatch:
             self._nodes_seen = living
             return
         client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
-        ours = [job for job in client.list_jobs() if names.JOB_COMMAND_METADATA in (job.metadata or {})]
+        ours = [job for job in client.list_jobs() if names.JOB_NAME_METADATA in (job.metadata or {})]
         details = {str(job.submission_id): job for job in ours}
         for lost in lost_jobs(map(_state, ours), living):
             self._revive(client, lost, details[lost.submission_id])
@@ -122,5 +119,9 @@ class JobWatch:
 
 def _state(details: Any) -> JobState:
     return JobState(
-        str(details.submission_id), details.status, details.driver_node_id or None, details.driver_exit_code
+        str(details.submission_id),
+        details.metadata[names.JOB_NAME_METADATA],
+        details.status,
+        details.driver_node_id or None,
+        details.driver_exit_code,
     )

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlplatform import names
-from rlplatform.cluster.job import JOB_STOP_WAIT_S, prepare_job
+from rlplatform.cluster.job import JOB_STOP_WAIT_S, JOB_VARIABLES, prepare_job
 from rlplatform.cluster.job_supervision import STOPPED_CODE, Asked, Limits, decide, look
 from rlplatform.logs import configure, get_logger
 
@@ -47,7 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure(None)
     prepare_job()
     os.environ[names.JOB_ENV_VAR] = options.job
+    if address := os.environ.get("RAY_ADDRESS"):
+        _have_a_manager(address)
     return supervise(options.command, Limits(options.retries, options.deadline_s, options.stop_wait_s))
+
+
+def _have_a_manager(address: str) -> None:
+    """Start a process that makes the cluster's RunManager, which submits this job again should its node be lost."""
+    command = [sys.executable, "-m", "rlplatform.cluster.manager_process", "--address", address]
+    environment = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
+    # Started elsewhere than in the job's folder, which Python and Ray would put on the import path.
+    subprocess.Popen([*command, "--home", os.environ[names.HOME_ENV_VAR]], cwd="/", env=environment)
 
 
 def supervise(command: Sequence[str], limits: Limits) -> int:

@@ -25,12 +25,12 @@ from typing import Any
 import ray
 
 from rlplatform import names
+from rlplatform.cluster.job import JOB_VARIABLES
 from rlplatform.cluster.run_manager import ManagerOptions, RemoteRunManager
 from rlplatform.cluster.session import RaySession, ray_session
 from rlplatform.errors import ResourceError
 
 _TIMEOUT_S = 120.0
-_JOB_VARIABLES = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH", "RAY_RUNTIME_ENV_HOOK")
 
 
 def run_manager(session: RaySession, home: Path, options: ManagerOptions | None = None) -> Any:
@@ -49,7 +49,7 @@ def run_manager(session: RaySession, home: Path, options: ManagerOptions | None 
     except ValueError:
         if session.started:
             return make_run_manager(home, secrets.token_hex(4), options)
-    environment = {name: value for name, value in os.environ.items() if name not in _JOB_VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
     command = [sys.executable, "-m", __name__, "--address", session.address, "--home", str(home)]
     # Started elsewhere than in the job's folder, which Python and Ray would put on the import path.
     done = subprocess.run(

@@ -63,7 +63,7 @@ def paced_spec(folder: Path, name: str) -> Path:
     env = {"id": "tests.integration.ray_envs:PacedCartPole", "kwargs": {"until": str(folder / "go")}, "n_envs": 1}
     spec = tiny_spec(
         name=name,
-        env={**env, "backend": "sync"},
+        env={**env, "backend": "sync", "state": "replay"},  # `auto` would try, at this pace
         budget={"total_timesteps": STEPS},
         checkpoint={"every_steps": 256},
         resources={"cpus": 1},
@@ -193,7 +193,7 @@ def submit(cluster: RayCluster, job: str, command: list[str]) -> None:
     """Submit a job as `rlplatform jobs submit` does, without code of its own."""
     environment = {**cluster.environment, "RAY_ADDRESS": cluster.dashboard}
     variables = json.dumps({"env_vars": {"PYTHONPATH": str(ROOT)}})
-    metadata = json.dumps({names.JOB_COMMAND_METADATA: " ".join(command)})
+    metadata = json.dumps({names.JOB_NAME_METADATA: job})
     supervisor = [sys.executable, "-m", "rlplatform.cluster.job_supervisor", "--job", job, "--retries", "3", "--"]
     arguments = ["--no-wait", "--submission-id", job, "--metadata-json", metadata, "--runtime-env-json", variables]
     ray = str(Path(sys.executable).parent / "ray")

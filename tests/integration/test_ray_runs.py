@@ -39,19 +39,19 @@ def test_more_than_the_cluster_has_is_refused_before_a_run_is_made(runs: Runs) -
     assert not (runs.home / names.RUNS_DIR).exists()
 
 
-def test_four_quarters_of_a_gpu_train_together_and_a_fifth_waits(runs: Runs) -> None:
-    quarter = [{"CPU": 0.5, "GPU": 0.25}]
-    five = [runs.create(**ENDLESS, seed=seed) for seed in range(5)]
-    runs.submit(*five, bundles=quarter)
-    for run in five[:4]:
+def test_eight_eighths_of_a_gpu_train_together_and_a_ninth_waits(runs: Runs) -> None:
+    eighth = [{"CPU": 0.5, "GPU": 0.125}]
+    nine = [runs.create(**ENDLESS, seed=seed) for seed in range(9)]
+    runs.submit(*nine, bundles=eighth)
+    for run in nine[:8]:
         runs.until_step(run, 128)
-    assert runs.status(five[4])["state"] == "queued"
-    assert run_actors(five[4]) == []
-    runs.request(five[0], "stop")
-    runs.until_step(five[4], 128)
-    for run in five[1:]:
+    assert runs.status(nine[8])["state"] == "queued"
+    assert run_actors(nine[8]) == []
+    runs.request(nine[0], "stop")
+    runs.until_step(nine[8], 128)
+    for run in nine[1:]:
         runs.request(run, "stop")
-    assert set(runs.until_settled(*five)) == {"stopped"}
+    assert set(runs.until_settled(*nine)) == {"stopped"}
 
 
 def test_a_killed_run_is_started_again_and_ends_as_one_never_killed(runs: Runs) -> None:

@@ -9,7 +9,7 @@ from ray.job_submission import JobStatus
 
 from rlplatform.cluster.job_revival import MAX_REVIVALS, JobState, lost_jobs, next_submission_id
 
-GONE = JobState("sweep", JobStatus.RUNNING, driver_node="old head", exit_code=None)
+GONE = JobState("sweep", "sweep", JobStatus.RUNNING, driver_node="old head", exit_code=None)
 LIVING = {"new head", "worker"}
 
 
@@ -33,7 +33,7 @@ def test_a_job_that_lives_waits_or_has_ended_is_left_alone(job: JobState) -> Non
 
 
 def test_only_the_newest_submission_of_a_job_counts() -> None:
-    revived = JobState(next_submission_id(GONE), JobStatus.RUNNING, "new head", None)
+    revived = JobState(next_submission_id(GONE), "sweep", JobStatus.RUNNING, "new head", None)
     assert (revived.submission_id, revived.job, revived.revivals) == ("sweep.revived-1", "sweep", 1)
     assert lost_jobs([revived, GONE], LIVING) == []
     assert lost_jobs([GONE, revived], {"worker"}) == [revived]
