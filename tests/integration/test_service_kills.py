@@ -1,0 +1,117 @@
+"""`rlplatform serve` while four experiments train: its replica, its RunManager and then everything is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from rlplatform.specs.settings import Settings
+from rlplatform.store.database import open_database
+from rlplatform.store.experiments import ExperimentStore
+from rlplatform.store.registry import open_registry
+from tests.integration.conftest import eventually
+from tests.integration.experiments import TINY, assert_without_gaps
+
+N_EXPERIMENTS = 4
+
+
+@contextmanager
+def serving(home: Path, port: int) -> Iterator[psutil.Process]:
+    """Run the service, and kill it with everything that it started when the block ends."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RL_API_"))}
+    environment |= {"RLPLATFORM_HOME": str(home), "RL_API_MAX_CONCURRENT_EXPERIMENTS": str(N_EXPERIMENTS)}
+    command = [sys.executable, "-m", "rlplatform", "serve", "--port", str(port)]
+    with (home.parent / "serve.log").open("ab") as log:
+        service = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=home.parent)
+    tree = psutil.Process(service.pid)
+    try:
+        yield tree
+    finally:
+        kill(tree)
+        service.wait()
+
+
+def kill(tree: psutil.Process) -> None:
+    """Send SIGKILL to a process and all that it started; those that are born meanwhile too."""
+    while alive := [one for one in [tree, *descendants(tree)] if one.is_running() and one.status() != "zombie"]:
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=5)
+
+
+def descendants(tree: psutil.Process) -> list[psutil.Process]:
+    """Return the processes that a process started, and those that they did."""
+    with suppress(psutil.NoSuchProcess):
+        return list(tree.children(recursive=True))
+    return []
+
+
+def named(tree: psutil.Process, title: str) -> list[psutil.Process]:
+    """Return the processes below one whose title begins so."""
+    found = []
+    for process in descendants(tree):
+        with suppress(psutil.NoSuchProcess):
+            if " ".join(process.cmdline()).startswith(title):
+                found.append(process)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask(port: int, method: str, path: str, body: Any = None) -> Any:
+    """Send one request; None while the service does not answer it."""
+    with suppress(httpx.TransportError):
+        answer = httpx.request(method, f"http://127.0.0.1:{port}{path}", json=body, timeout=30)
+        if answer.status_code < 300:
+            return answer.json()
+        assert answer.status_code >= 500, answer.text
+    return None
+
+
+def steps(port: int, ids: list[str]) -> list[int]:
+    """Return how many steps each experiment has trained; -1 while that is not known."""
+    found = [ask(port, "GET", f"/experiments/{id}") for id in ids]
+    return [sum(run["timesteps"] for run in one["runs"]) if one else -1 for one in found]
+
+
+def test_four_experiments_survive_the_death_of_replica_manager_and_cluster(tmp_path: Path) -> None:
+    home, port = tmp_path / "home", free_port()
+    home.mkdir()
+    with serving(home, port) as tree:
+        eventually(lambda: ask(port, "GET", "/health"), "the service answers", 120)
+        ids = []
+        for number in range(N_EXPERIMENTS):
+            body = {**TINY, "name": f"number {number}", "total_timesteps": 12_000}
+            ids.append(ask(port, "POST", "/experiments", body)["id"])
+            ask(port, "POST", f"/experiments/{ids[-1]}/train")
+        eventually(lambda: min(steps(port, ids)) >= 512, "all train", 120)
+        for title in ("ray::RunManager", "ray::ServeReplica:rlplatform:gateway"):
+            (victim,) = named(tree, title)
+            victim.send_signal(signal.SIGKILL)
+        reached = max(steps(port, ids))
+        eventually(lambda: min(steps(port, ids)) > max(reached, 512), "all train on", 120)
+    with serving(home, port):
+        eventually(lambda: ask(port, "GET", "/health"), "the service answers again", 120)
+        store = ExperimentStore(open_database(Settings(home=home)))
+        eventually(lambda: not store.unfinished(), "all are over", 180)
+    experiments = [store.get(id) for id in ids]
+    assert [one.status for one in experiments] == ["completed"] * N_EXPERIMENTS, [one.reason for one in experiments]
+    assert all(len(one.run_ids) == 1 for one in experiments)
+    assert_without_gaps(home)
+    registry = open_registry(Settings(home=home))
+    assert [registry.model(f"number-{number}").versions for number in range(N_EXPERIMENTS)] == [(1,)] * N_EXPERIMENTS
