@@ -176,6 +176,7 @@ class Interrupts:
     name: str = field(default="SIGINT")
 
     def take(self, number: int, _: FrameType | None) -> None:
+        """Count a signal; a handler as `signal.signal` takes it."""
         self.count += 1
         self.name = signal.Signals(number).name
 

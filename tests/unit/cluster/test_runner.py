@@ -30,7 +30,7 @@ def test_runs_cannot_outlive_a_ray_that_was_started_for_them(monkeypatch: pytest
 
 def test_signals_are_counted_and_handlers_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with runner._interrupts() as interrupts:
+    with runner.catch_interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGTERM)
         assert (interrupts.count, interrupts.name) == (1, "SIGTERM")
     assert signal.getsignal(signal.SIGTERM) is before
