@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar
 
 import ray
 
+from rlplatform import names
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.run_state import AT_REST, FINISHED
-from rlplatform.cluster.manager_process import run_manager
 from rlplatform.cluster.resources import booking
 from rlplatform.cluster.run_table import Submission
 from rlplatform.cluster.session import RaySession, remote
@@ -185,7 +185,12 @@ def shutdown(platform: Settings, timeout_s: float) -> int:
 
 
 def _manager(home: Path) -> Any:
-    return run_manager(RaySession(ray.get_runtime_context().gcs_address, started=False), home)
+    try:
+        return ray.get_actor(names.RUN_MANAGER_ACTOR, names.RAY_NAMESPACE)
+    except ValueError:
+        from rlplatform.cluster.manager_process import run_manager  # 10 MB, of use only to the first replica
+
+        return run_manager(RaySession(ray.get_runtime_context().gcs_address, started=False), home)
 
 
 async def _answer(task: Awaitable[T], timeout_s: float) -> T:

@@ -74,6 +74,7 @@ def serving(
             ingress = stack.enter_context(_local_ingress(settings))
         session = stack.enter_context(ray_session(address, num_cpus=num_cpus))
         run_manager(session, platform.home)
+        open_database(platform).close()  # Its schema is brought up to date here: replicas need not load what does so.
         url = _start(settings, platform, ingress)
         try:
             yield Serving(url, ingress.name)
@@ -96,7 +97,8 @@ def run_service(
         address: A cluster to serve on.
         on_ready: Called once requests are answered.
     """
-    with _end_signals() as ended, serving(settings, platform, address=address) as service:
+    # The signals come second: a Ray that is started takes SIGTERM for itself, and would kill what trains.
+    with serving(settings, platform, address=address) as service, _end_signals() as ended:
         on_ready(service)
         ended.wait()
         _log.info("stopping: what trains writes its checkpoint, for at most %g s", settings.shutdown_timeout_s)
