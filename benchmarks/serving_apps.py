@@ -134,7 +134,7 @@ def serve_all(home: Path, port: int) -> None:
 
     from rlplatform.serve.haproxy import find_haproxy, serve_environment
 
-    os.environ |= {"RAY_AUTH_MODE": "disabled", **serve_environment(home / "haproxy", find_haproxy())}
+    os.environ |= {"RAY_AUTH_MODE": "disabled", **serve_environment(home / "haproxy", find_haproxy(), f"127.0.0.1:{port}")}
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions, ProxyLocation

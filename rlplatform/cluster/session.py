@@ -10,7 +10,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,13 +112,14 @@ def _join(address: str) -> str:
         )
     _check_reachable(address)
     try:
-        ray.init(
-            address=address,
-            namespace=names.RAY_NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
+        with _on_loopback() if _is_on_loopback(address) else nullcontext():
+            ray.init(
+                address=address,
+                namespace=names.RAY_NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+            )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0]
         raise _unreachable(address, reason) from error
@@ -137,6 +138,18 @@ def _check_reachable(address: str) -> None:
         raise _unreachable(address, f"{error}.") from error
 
 
+def _is_on_loopback(address: str) -> bool:
+    """Whether a Ray is one that `_start` started in another process: it does not listen on this machine's address."""
+    host, _, port = address.rpartition(":")
+    if host != "127.0.0.1" or not port.isdecimal():
+        return False
+    try:
+        socket.create_connection((ray.util.get_node_ip_address(), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return True
+    return False
+
+
 def _unreachable(address: str, reason: str) -> ResourceError:
     return ResourceError(
         f"The Ray cluster at {address!r} cannot be reached: {reason} Start one with `ray start --head`, "
@@ -152,8 +165,23 @@ def _silence_raylets() -> None:
     ray._private.worker._worker_logs_enabled = False
 
 
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have a Ray that is started or joined in the block be one on loopback only, as on Windows and macOS.
+
+    On Linux it would open a dozen ports on every interface, and Ray has no public switch for that (2.60).
+    """
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
 def _start(num_cpus: int | None, num_gpus: int | None) -> Path:
-    """Start a Ray of our own, closed by a token and without dashboard; return its temporary folder."""
+    """Start a Ray of our own, on loopback, closed by a token and without dashboard; return its temporary folder."""
     # ray.init turns tokens on by itself and would leave one in ~/.ray; ours lives as long as this process.
     # RAY_AUTH_MODE is read when ray is imported: set here, this process and its servers would disagree (2.60).
     if os.environ.get("RAY_AUTH_MODE", "token") == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
@@ -162,16 +190,17 @@ def _start(num_cpus: int | None, num_gpus: int | None) -> Path:
     # A socket's path has at most 107 characters, and Ray appends some 80.
     temp_dir = Path(tempfile.mkdtemp(prefix="rlplatform-ray-", dir="/tmp" if Path("/tmp").is_dir() else None))
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            namespace=names.RAY_NAMESPACE,
-            _temp_dir=str(temp_dir),
-            logging_level=logging.ERROR,
-        )
+        with _on_loopback():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                namespace=names.RAY_NAMESPACE,
+                _temp_dir=str(temp_dir),
+                logging_level=logging.ERROR,
+            )
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
         shutil.rmtree(temp_dir, ignore_errors=True)
         raise ResourceError(
