@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -191,6 +192,11 @@ class Pb2(_Population, PB2):
     """Population based bandits."""
 
     MEMORY = (*_Population.MEMORY, "data", "current", "last_exploration_time")
+
+    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn tells of each fit that ends at a bound
+            return super()._get_new_config(trial, trial_to_clone)
 
 
 def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:

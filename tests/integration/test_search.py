@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import ray
 
-from rlplatform.artifacts.checkpoint import CheckpointStore
 from rlplatform.artifacts.search_dir import SearchDir, list_searches
 from rlplatform.artifacts.search_record import TrialRecord
 from rlplatform.cluster.runner import RayOptions
 from rlplatform.errors import CheckpointError
 from rlplatform.specs.search import SearchSpec
 from rlplatform.specs.search_load import dump_search_spec
+from rlplatform.tune.progress import SearchProgress
 from rlplatform.tune.run import resume_search, run_search
 from tests.integration.conftest import eventually, tiny_spec
 
@@ -129,37 +129,32 @@ def test_a_failed_trial_says_why_and_the_search_goes_on(local_ray: Any, tmp_path
 
 
 def test_a_trial_whose_actor_dies_goes_on_from_its_checkpoint(local_ray: Any, tmp_path: Path) -> None:
-    mark = tmp_path / "died"
-    env = {
-        "id": "tests.integration.ray_envs:DyingOnceEnv",
-        "kwargs": {"mark": str(mark), "spare_pid": os.getpid()},
-        "n_envs": 2,
-        "max_episode_steps": 150,
-    }
     spec = tiny_search(
-        run={
-            "env": env,
-            "evaluation": {"every_steps": 256, "n_episodes": 1, "final_episodes": 0},
-            "checkpoint": {"every_steps": 128},
-        },
-        budget={"trials": 1, "steps": 900},
-        objective={"seeds": [0, 1]},
+        run={"budget": {"total_timesteps": 3072}}, budget={"trials": 3, "steps": 7000}, objective={"seeds": [0, 1]}
     )
-    result = run_search(spec, tmp_path, ONE_AT_A_TIME)
+    killed: list[int] = []
+
+    def kill_once(progress: SearchProgress) -> None:
+        if not killed and progress.trials and progress.trials[0].iteration >= 3:
+            (search,) = list_searches(tmp_path)
+            run = SearchDir.open(tmp_path, search.id).runs(progress.trials[0])[0]
+            killed.append(run.read().attempts[-1].machine.pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = run_search(spec, tmp_path, ONE_AT_A_TIME, kill_once)
     search = SearchDir.open(tmp_path, result.search_id)
-    assert mark.exists()
-    (trial,) = result.trials
-    attempts = search.runs(trial)[0].read().attempts
-    assert [attempt.start_step > 0 for attempt in attempts] == [False, True]
-    assert result.reason == "the search's 900 steps are trained"
-    assert (result.state, trial.state) == ("completed", "stopped")
-    assert trial.trained_steps >= 900
-    checkpoints = CheckpointStore(search.runs(trial)[0].checkpoints_path, 3)
-    assert checkpoints.newest_good()[0] is not None
+    first, second = result.trials
+    for run in search.runs(first):
+        attempts = run.read().attempts
+        assert [attempt.machine.pid == killed[0] for attempt in attempts] == [True, False]
+        assert attempts[1].start_step >= 256
+    assert result.reason == "the search's 7000 steps are trained"
+    assert (result.state, first.state, second.state) == ("completed", "completed", "stopped")
+    assert first.trained_steps + second.trained_steps >= 7000
 
 
 def test_a_search_is_not_taken_up_under_another_spec(local_ray: Any, tmp_path: Path) -> None:
-    spec = tiny_search(budget={"trials": 2, "hours": 1e-9})
+    spec = tiny_search(budget={"trials": 2, "hours": 1e-5})
     result = run_search(spec, tmp_path, ONE_AT_A_TIME)
     search = SearchDir.open(tmp_path, result.search_id)
     assert (result.state, search.read().state) == ("stopped", "stopped")

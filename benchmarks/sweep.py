@@ -1,0 +1,163 @@
+"""Measures trials per hour of a search against plain Ray Tune around bare SB3, and writes docs/results/sweep.md.
+
+    python -m benchmarks.sweep
+    python -m benchmarks.sweep --rounds 1 --trials 4
+
+Three sweeps of the same trials, each in a process of its own with a Ray of its own, in rounds one after the other. The
+clock runs from the call that starts the sweep to its return; Ray is there before, Tune, torch and Stable-Baselines3 are
+not imported yet, in the driver or anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.page import describe_machine, write_page
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "results" / "sweep.md"
+STEPS, CONCURRENT, EPISODES = 4_096, 2, 10
+LOW, HIGH = 1e-5, 1e-2
+"""Range of the learning rate."""
+
+
+def plain_tune(trials: int, folder: Path, evaluates: bool) -> int:
+    """Run the sweep as Tune's documentation shows it: a function around `PPO.learn`."""
+    from ray import tune
+
+    def train(config: dict[str, Any]) -> None:
+        import gymnasium as gym
+        from stable_baselines3 import PPO
+        from stable_baselines3.common.evaluation import evaluate_policy
+
+        model = PPO("MlpPolicy", "CartPole-v1", learning_rate=config["learning_rate"], device="cpu")
+        model.learn(STEPS)
+        if evaluates:
+            value, _ = evaluate_policy(model, gym.make("CartPole-v1"), n_eval_episodes=EPISODES)
+        else:
+            episodes = [episode["r"] for episode in model.ep_info_buffer or ()]
+            value = sum(episodes) / len(episodes)
+        tune.report({"return": value})
+
+    results = tune.Tuner(
+        tune.with_resources(train, {"cpu": 1}),
+        param_space={"learning_rate": tune.loguniform(LOW, HIGH)},
+        tune_config=tune.TuneConfig(metric="return", mode="max", num_samples=trials, max_concurrent_trials=CONCURRENT),
+        run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
+    ).fit()
+    return int(results.num_terminated)
+
+
+def platform(trials: int, folder: Path) -> int:
+    """Run the sweep as `rlplatform tune` does."""
+    from rlplatform.specs.search import SearchSpec
+    from rlplatform.tune.run import run_search
+
+    spec = SearchSpec.model_validate(
+        {
+            "run": {
+                "algorithm": "ppo",
+                "env": {"id": "CartPole-v1", "backend": "sync"},
+                "budget": {"total_timesteps": STEPS},
+                "evaluation": {"every_steps": STEPS, "n_episodes": EPISODES, "final_episodes": 0},
+            },
+            "space": {"algorithm.learning_rate": {"type": "loguniform", "low": LOW, "high": HIGH}},
+            "budget": {"trials": trials, "concurrent": CONCURRENT},
+        }
+    )
+    result = run_search(spec, folder)
+    return sum(trial.state == "completed" for trial in result.trials)
+
+
+SIDES: dict[str, tuple[str, Callable[[int, Path], int]]] = {
+    "plain": ("plain Tune, value from training", lambda trials, folder: plain_tune(trials, folder, False)),
+    "plain-evaluated": ("plain Tune, evaluated", lambda trials, folder: plain_tune(trials, folder, True)),
+    "platform": ("rlplatform, evaluated", platform),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure every side in turn and write the page; with `--side`, be one of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.side:
+        print(json.dumps(run_side(arguments.side, arguments.trials)))
+        return 0
+    walls: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in range(arguments.rounds):
+        for side in SIDES:
+            walls[side].append(measure(side, arguments.trials))
+    write_results(walls, arguments.rounds, arguments.trials)
+    return 0
+
+
+def run_side(side: str, trials: int) -> float:
+    """Start Ray, run one sweep, and return the seconds it took."""
+    import ray
+
+    from rlplatform.cluster.session import ray_session
+
+    with tempfile.TemporaryDirectory() as folder, ray_session(num_cpus=CONCURRENT):
+        assert ray.is_initialized()
+        began = time.monotonic()
+        ended = SIDES[side][1](trials, Path(folder))
+        took = time.monotonic() - began
+    assert ended == trials, f"{ended} of {trials} trials ended"
+    return took
+
+
+def measure(side: str, trials: int) -> float:
+    """Return the seconds that a sweep took in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.sweep", "--side", side, "--trials", str(trials)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
+    took = float(done.stdout.splitlines()[-1])
+    print(f"{side}: {took:.1f} s, {took / trials:.2f} s a trial", flush=True)
+    return took
+
+
+def write_results(walls: dict[str, list[float]], rounds: int, trials: int) -> None:
+    """Write the page."""
+    middle = {side: median(seconds) for side, seconds in walls.items()}
+    rows = [
+        f"| {SIDES[side][0]} | {middle[side]:.1f} | {middle[side] / trials:.2f} | {3600 * trials / middle[side]:,.0f} "
+        f"| {middle['plain'] / middle[side]:.2f} | {', '.join(f'{s:.1f}' for s in walls[side])} |"
+        for side in SIDES
+    ]
+    write_page(
+        PAGE,
+        "Sweeps: the platform against plain Ray Tune",
+        f"python -m benchmarks.sweep --rounds {rounds} --trials {trials}",
+        f"""
+{trials} trials of {STEPS:,} steps of PPO on CartPole with Stable-Baselines3's defaults, one environment, one torch
+thread, {CONCURRENT} trials at a time, learning rates at random. *Plain Tune* is `tune.Tuner` with a function around
+`PPO.learn`, with Tune's own loggers; it takes its value from the training episodes, or evaluates {EPISODES} episodes.
+*rlplatform* is `run_search` as it is by default: {EPISODES} evaluation episodes, the best policy kept, a checkpoint,
+metrics as JSON, CSV and TensorBoard, and the state of the search written after every event.
+
+Seconds are the median of {rounds} rounds, all of which the last column shows; the promise is a ratio of at least 2.5
+over the first row.
+
+| | Sweep, s | A trial, s | Trials per hour | Ratio | Rounds, s |
+|---|---:|---:|---:|---:|---|
+{chr(10).join(rows)}
+
+A process that has imported everything trains the next trial; Tune alone starts one for each. {describe_machine()}
+""",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
