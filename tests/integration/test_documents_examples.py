@@ -163,7 +163,7 @@ def test_the_requests_of_the_training_api_in_the_life_of_an_experiment(address: 
     def shown() -> Experiment:
         return client.get_experiment(id)
 
-    assert ask("Информация об эксперименте").json()["description"] == created.json()["description"]
+    assert ask("Информация об эксперименте").json()["description"] == created.json()["description"]  # noqa: RUF001
     assert ask("Запуск обучения").json()["experiment_id"] == id
     assert ask("Запуск обучения").status_code == 409
     eventually(lambda: shown().progress, "it trains", TIMEOUT_S)

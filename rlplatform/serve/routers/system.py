@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 
 from rlplatform.algos.catalog import algorithm_names
 from rlplatform.envs.catalog import environments
@@ -74,7 +75,7 @@ def system_router(gateway: Gateway) -> APIRouter:
             "validation": {"max_total_timesteps": settings.max_total_timesteps},
         }
 
-    @router.get("/metrics", summary="Counters of this replica, for Prometheus")
+    @router.get("/metrics", summary="Counters of this replica, for Prometheus", response_class=PlainTextResponse)
     def metrics() -> Response:
         return Response(gateway.telemetry.text(), media_type=CONTENT_TYPE)
 
