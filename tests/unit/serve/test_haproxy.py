@@ -62,7 +62,9 @@ def test_closing_twice_changes_nothing_more() -> None:
     assert close_config(close_config(RAYS, bind), bind) == close_config(RAYS, bind)
 
 
-@pytest.mark.parametrize(("host", "expected"), [("::1", "[::1]:80"), ("[::1]", "[::1]:80"), ("localhost", "localhost:80")])
+@pytest.mark.parametrize(
+    ("host", "expected"), [("::1", "[::1]:80"), ("[::1]", "[::1]:80"), ("localhost", "localhost:80")]
+)
 def test_an_address_of_ipv6_is_written_in_brackets(host: str, expected: str) -> None:
     assert frontend_bind(host, 80) == expected
 
