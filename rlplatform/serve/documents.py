@@ -109,7 +109,10 @@ def build_spec(
         data.setdefault("budget", {})["total_timesteps"] = total_timesteps
     data.setdefault("budget", {}).setdefault("total_timesteps", DEFAULT_TIMESTEPS)
     data.setdefault("env", {})["id"] = environment
-    data["algorithm"] = {**options, "name": find_algorithm(algorithm).name}
+    name = find_algorithm(algorithm).name
+    if options.setdefault("name", name) != name:
+        raise SpecError(f"`hyperparameters.name` must be left out, got {options['name']!r}: `algorithm` says it.")
+    data["algorithm"] = options
     data["seed"] = seed
     try:
         spec = run_spec_from_mapping(data, "the request")

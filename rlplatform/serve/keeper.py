@@ -84,10 +84,14 @@ class Keeper:
                 self._set(experiment, reason=f"{at_work} experiments are at work, the limit is {self._max_concurrent}")
                 continue
             at_work += begins
-            try:
-                self._advance(experiment, known)
-            except RlPlatformError as error:  # Such as a run that a dying process still holds: it is tried again.
-                _log.warning("experiment %s: %s", experiment.id, error)
+            self._guarded(experiment, known)
+
+    def _guarded(self, experiment: Experiment, known: Mapping[str, str]) -> None:
+        try:
+            self._advance(experiment, known)
+        except Exception as error:  # The border of the run: one that cannot be taken further must not stop the others.
+            if experiment.reason != str(error):
+                _log.exception("experiment %s could not be taken further; it is tried again", experiment.id)
                 self._set(experiment, reason=str(error))
 
     def _advance(self, experiment: Experiment, known: Mapping[str, str]) -> None:
@@ -233,8 +237,8 @@ def keep(keeper: Keeper, home: Path, over: threading.Event) -> None:
             while got and not over.wait(TICK_S):
                 try:
                     keeper.tick()
-                except Exception:  # The border of the run: one that cannot be taken further must not end the service.
-                    _log.exception("experiments could not be looked after; it is tried again")
+                except RlPlatformError as error:  # Such as a RunManager that is being restarted, or a busy database.
+                    _log.warning("experiments wait: %s", error)
         over.wait(TICK_S)
 
 

@@ -18,7 +18,7 @@ from rlplatform.artifacts.run_state import AT_REST, FINISHED
 from rlplatform.cluster.resources import booking
 from rlplatform.cluster.run_table import Submission
 from rlplatform.cluster.session import RaySession, remote
-from rlplatform.errors import ResourceError, RlPlatformError
+from rlplatform.errors import ResourceError, RlPlatformError, TrainingFailed
 from rlplatform.logs import get_logger
 from rlplatform.serve.keeper import SHUT_DOWN, Errand, Keeper, keep
 from rlplatform.serve.run_view import RunStatus, recorded_status
@@ -204,6 +204,9 @@ async def _answer(task: Awaitable[T], timeout_s: float) -> T:
         raise ResourceError(f"The process that worked on it died: {str(error).splitlines()[0]}") from error
 
 
-def _cause(error: ray.exceptions.RayTaskError) -> Exception:
-    """Return our own error as it was raised in another process."""
-    return error.cause if isinstance(error.cause, RlPlatformError) else error
+def _cause(error: ray.exceptions.RayTaskError) -> RlPlatformError:
+    """Return what was raised in another process; what is not ours by its last line."""
+    if isinstance(error.cause, RlPlatformError):
+        return error.cause
+    _log.error("a task failed: %s", error)
+    return TrainingFailed(f"{type(error.cause).__name__}: {error.cause}")

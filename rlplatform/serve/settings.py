@@ -38,12 +38,14 @@ class ServeSettings(BaseSettings):
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback needs a key or a secret."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """Port to listen on."""
     debug: bool = False
     """Log in detail, and take the token `test-token` on loopback."""
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     """Replicas of the gateway."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe message that is logged."""
     log_dir: Path | None = None
     """Folder of the service's logs. None: `logs/api` under RLPLATFORM_HOME."""
 
@@ -59,7 +61,9 @@ class ServeSettings(BaseSettings):
     require_auth: bool = False
     """Ask for a key on loopback too."""
     ssl_certfile: Path | None = None
+    """PEM file of the TLS certificate and its chain. None: no TLS."""
     ssl_keyfile: Path | None = None
+    """PEM file of the certificate's key."""
 
     max_concurrent_experiments: Annotated[int, Field(ge=1)] = 3
     """Experiments that train together, over everybody."""
@@ -77,7 +81,9 @@ class ServeSettings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
     """Largest body of a request; uploads of bundles have a limit of their own."""
     max_upload_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
+    """Largest bundle that may be uploaded, packed and unpacked."""
     max_header_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**10
+    """Most bytes of a request's headers together."""
     rate_limit_per_minute: Annotated[int, Field(ge=1)] | None = None
     """Requests that one key, or one address without a key, may make in a minute. None: no limit."""
     max_streams: Annotated[int, Field(ge=0)] = 64

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from rlplatform.artifacts.run_state import RunState
 from rlplatform.serve.documents import shown_algorithm
@@ -14,7 +15,18 @@ from rlplatform.store.experiments import Experiment
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Timesteps = Annotated[int, Field(ge=1, le=10**12)]
-Hyperparameters = dict[str, Any]
+
+
+def _plain(value: Any) -> Any:
+    """Refuse what JSON has and databases do not: numbers that are not finite, half characters, null characters."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text.encode()
+    if "\\u0000" in text:
+        raise ValueError("Text must have no null characters")
+    return value
+
+
+Hyperparameters = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 class Body(BaseModel):
@@ -41,7 +53,7 @@ class ExperimentRequest(Body):
     """Environment steps of each run. Left out: 100,000."""
     description: Annotated[str, Field(max_length=1000)] = ""
     hypothesis: Annotated[str, Field(max_length=500)] = ""
-    spec: dict[str, dict[str, Any]] = {}
+    spec: Annotated[dict[str, dict[str, Any]], AfterValidator(_plain)] = {}
     """Other parts of a run's spec, as its YAML file has them: `env`, `budget`, `evaluation`, `checkpoint`,
     `early_stop`, `resources`, `tracking`."""
 

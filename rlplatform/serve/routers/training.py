@@ -16,7 +16,7 @@ from rlplatform.errors import ExperimentNotFound, RlPlatformError
 from rlplatform.policy.registry import check_model_name
 from rlplatform.serve.experiments import Experiments, NewExperiment, model_name
 from rlplatform.serve.gateway import Gateway
-from rlplatform.serve.routers.experiment_schemas import Body, Seed, Timesteps
+from rlplatform.serve.routers.experiment_schemas import Body, Hyperparameters, Seed, Timesteps
 from rlplatform.serve.routers.params import ExperimentId, Who, errors
 from rlplatform.store.experiments import Experiment
 from rlplatform.store.metrics import read_metrics
@@ -42,7 +42,7 @@ class TrainingConfig(Body):
     """What the policy is published as. Left out: `grpo_model_` and the job's beginning."""
     seed: Seed = 0
     n_envs: Annotated[int, Field(ge=1, le=256)] = 8
-    hyperparameters: dict[str, Any] = {}
+    hyperparameters: Hyperparameters = {}
     """More options of GRPO, such as `group_size`: see GET /algorithms."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,16 @@ def test_the_documents_example_is_taken_as_it_is_printed(api: Service) -> None:
         ({"name": "  "}, 422, "name"),
         ({"name": "nul\0"}, 400, "null characters"),
         ({"extra": 1}, 422, "extra"),
+        ({"hyperparameters": {"name": "dqn"}}, 400, "`hyperparameters.name` must be left out"),
+        ({"hyperparameters": {"\ud800": 1}}, 422, "surrogates not allowed"),
+        ({"spec": {"env": {"kwargs": {"g": "\0"}}}}, 422, "null characters"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_at_once(
     unchanged: Service, change: dict[str, Any], status: int, said: str
 ) -> None:
-    answer = unchanged.json("POST", "/experiments", status, json={**CARTPOLE, **change})
+    body, headers = json.dumps({**CARTPOLE, **change}), {"Content-Type": "application/json"}
+    answer = unchanged.json("POST", "/experiments", status, content=body, headers=headers)
     assert said in answer["detail"]
     assert unchanged.json("GET", "/experiments") == []
 

@@ -66,7 +66,7 @@ class Pretended:
         for seed in experiment.seeds:
             path = self.home / "runs" / f"s{seed}-{experiment.id}"
             if not path.exists():
-                RunDir.create(self.home, RunSpec.model_validate(experiment.spec | {"seed": seed}), path)
+                RunDir.create(self.home, RunSpec.model_validate({**experiment.spec, "seed": seed}), path)
             made.append((str(path), seed))
         return Done(made)
 
