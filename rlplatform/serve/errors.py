@@ -9,6 +9,7 @@ import msgspec
 
 from rlplatform.errors import (
     BundleError,
+    CheckpointError,
     Conflict,
     ExperimentNotFound,
     KeyNotFound,
@@ -39,6 +40,7 @@ _STATUSES: tuple[tuple[type[RlPlatformError], int], ...] = (
     (LimitReached, 429),
     (Conflict, 409),
     (RunStateError, 409),
+    (CheckpointError, 409),
     (ExperimentNotFound, 404),
     (KeyNotFound, 404),
     (RunNotFound, 404),

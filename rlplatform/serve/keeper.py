@@ -28,6 +28,8 @@ from rlplatform.store.experiments import Experiment, ExperimentFields, Experimen
 from rlplatform.train.amend import amend_run
 
 TICK_S = 0.5
+MAX_ERRANDS = 2
+"""Errands at once: each takes a process that imports torch, which the next one uses again."""
 LOCK_FILE = ".keeper.lock"
 SHUT_DOWN = "the service was shut down"
 """Why runs are paused that go on when it starts again."""
@@ -200,6 +202,8 @@ class Keeper:
     def _errand(self, experiment: Experiment, begin: Any) -> Any | None:
         """Return the result of an experiment's errand, begun if it is not; None while it is under way."""
         if experiment.id not in self._errands:
+            if len(self._errands) >= MAX_ERRANDS:
+                return None
             self._errands[experiment.id] = begin()
         try:
             result = self._errands[experiment.id].result()

@@ -96,19 +96,19 @@ def test_four_experiments_survive_the_death_of_replica_manager_and_cluster(tmp_p
         eventually(lambda: ask(port, "GET", "/health"), "the service answers", 120)
         ids = []
         for number in range(N_EXPERIMENTS):
-            body = {**TINY, "name": f"number {number}", "total_timesteps": 12_000}
+            body = {**TINY, "name": f"number {number}", "total_timesteps": 8_000}
             ids.append(ask(port, "POST", "/experiments", body)["id"])
             ask(port, "POST", f"/experiments/{ids[-1]}/train")
-        eventually(lambda: min(steps(port, ids)) >= 512, "all train", 120)
+        eventually(lambda: min(steps(port, ids)) >= 512, "all train", 240)
         for title in ("ray::RunManager", "ray::ServeReplica:rlplatform:gateway"):
             (victim,) = named(tree, title)
             victim.send_signal(signal.SIGKILL)
         reached = max(steps(port, ids))
-        eventually(lambda: min(steps(port, ids)) > max(reached, 512), "all train on", 120)
+        eventually(lambda: min(steps(port, ids)) > max(reached, 512), "all train on", 240)
     with serving(home, port):
         eventually(lambda: ask(port, "GET", "/health"), "the service answers again", 120)
         store = ExperimentStore(open_database(Settings(home=home)))
-        eventually(lambda: not store.unfinished(), "all are over", 180)
+        eventually(lambda: not store.unfinished(), "all are over", 240)
     experiments = [store.get(id) for id in ids]
     assert [one.status for one in experiments] == ["completed"] * N_EXPERIMENTS, [one.reason for one in experiments]
     assert all(len(one.run_ids) == 1 for one in experiments)
