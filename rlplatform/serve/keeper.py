@@ -75,6 +75,8 @@ class Keeper:
         """Take each experiment one step further."""
         unfinished = self._store.unfinished()
         moving = [one for one in unfinished if one.wanted is not None or one.status != "paused"]
+        ids = {one.id for one in moving}
+        self._errands = {id: errand for id, errand in self._errands.items() if id in ids}  # Others wait for nothing.
         if not moving:
             return
         # Before any run.json is read: then a run that is not known and not over is nobody's.

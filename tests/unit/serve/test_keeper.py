@@ -277,3 +277,15 @@ def test_an_experiment_whose_run_was_removed_fails(world: World) -> None:
     world.workers.trains.clear()
     world.tick()
     assert (world.status(id)[0], world.store.get(id).reason) == ("failed", f"the folder of its run {run.id} is gone")
+
+
+def test_errands_that_nobody_waits_for_any_more_take_no_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Done, "result", lambda _: None)
+    ids = [world.start() for _ in range(3)]
+    world.tick()
+    assert world.workers.asked == ["prepare", "prepare"]
+    for id in ids[:2]:
+        world.store.update(id, wanted="stop")
+    world.tick()
+    assert world.workers.asked == ["prepare", "prepare", "prepare"]
+    assert [world.status(id)[0] for id in ids] == ["stopped", "stopped", "queued"]
