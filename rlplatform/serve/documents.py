@@ -26,7 +26,8 @@ MAX_ENVS = 256
 MAX_SEEDS = 32
 _MOVED = {"total_timesteps": ("budget", "total_timesteps"), "n_envs": ("env", "n_envs")}
 """What people write among hyper-parameters, and where a spec has it."""
-_PARTS = frozenset({"env", "budget", "evaluation", "checkpoint", "early_stop", "resources", "tracking"})
+PARTS = frozenset({"env", "budget", "evaluation", "checkpoint", "early_stop", "resources", "tracking"})
+"""What of a run's spec a request may set, besides the algorithm and the seed."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def build_spec(
         SpecError: A value is not valid, or not open to requests.
     """
     data: dict[str, Any] = {name: _mapping(name, value) for name, value in (parts or {}).items()}
-    if unknown := sorted(set(data) - _PARTS):
-        raise SpecError(f"`spec.{unknown[0]}` cannot be set in a request. Those that can: {', '.join(sorted(_PARTS))}.")
+    if unknown := sorted(set(data) - PARTS):
+        raise SpecError(f"`spec.{unknown[0]}` cannot be set in a request. Those that can: {', '.join(sorted(PARTS))}.")
     options = dict(hyperparameters)
     for name, (part, field) in _MOVED.items():
         if name in options:

@@ -17,7 +17,7 @@ from typing import Any
 from rlplatform.artifacts.run_state import FINISHED
 from rlplatform.errors import Conflict
 from rlplatform.serve.auth import Principal
-from rlplatform.serve.documents import Limits, build_spec, check_seeds, find_environment, limited
+from rlplatform.serve.documents import PARTS, Limits, build_spec, check_seeds, find_environment, limited
 from rlplatform.serve.settings import ServeSettings
 from rlplatform.specs.run import RunSpec
 from rlplatform.store.audit import AuditLog
@@ -223,8 +223,7 @@ class Experiments:
         given = {**old.legacy.get(GIVEN, {}), **hyperparameters}
         before = RunSpec.model_validate(old.spec)
         data = before.model_dump(mode="json")
-        parts = {part: data[part] for part in ("env", "budget", "evaluation", "checkpoint", "early_stop", "resources")}
-        parts["tracking"] = {name: value for name, value in data["tracking"].items() if name != "wandb"}
+        parts = {part: data[part] for part in PARTS}
         options = {**data["algorithm"], **hyperparameters}
         spec = build_spec(old.algorithm, old.env_id, options, seed=before.seed, parts=parts)
         if old.status != "created":
