@@ -31,6 +31,8 @@ from rlplatform.cluster.session import RaySession, ray_session
 from rlplatform.errors import ResourceError
 
 _TIMEOUT_S = 120.0
+_HEAD = "node:__internal_head__"
+"""The resource that only the head node has."""
 
 
 def run_manager(session: RaySession, home: Path, options: ManagerOptions | None = None) -> Any:
@@ -77,7 +79,7 @@ def make_run_manager(home: Path, name: str, options: ManagerOptions | None = Non
         namespace=names.RAY_NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
-        resources={"node:__internal_head__": 0.001},
+        resources={_HEAD: 0.001},
     ).remote(str(journal), options or ManagerOptions())
     ray.get(manager.runs.remote())
     return manager
@@ -90,15 +92,20 @@ def main() -> None:
     parser.add_argument("--home", required=True, type=Path)
     arguments = parser.parse_args()
     with ray_session(arguments.address) as session:
-        make_run_manager(arguments.home, journal_name(session.address), ManagerOptions(watch_jobs=True))
+        make_run_manager(arguments.home, cluster_name(session), ManagerOptions(watch_jobs=True))
 
 
-def journal_name(address: str) -> str:
-    """Return what the journal of a cluster's manager is called, from the address of its head, `host:port`."""
-    host, _, port = address.rpartition(":")
+def cluster_name(session: RaySession) -> str:
+    """Return what the journal of a cluster's manager is called: its head's own address, whatever a client calls it."""
+    nodes = (node for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"])
+    return journal_name(str(next(nodes)["NodeManagerAddress"]), session.address.rpartition(":")[2])
+
+
+def journal_name(host: str, port: str) -> str:
+    """Return the name of a journal from the address of the head and the port that clients join."""
     # Machines that share a home may each have a cluster on their loopback interface.
-    host = socket.gethostname() if host in {"127.0.0.1", "localhost"} else host
-    return f"{host.replace(':', '-').strip('[]')}-{port}"
+    host = socket.gethostname() if host in {"127.0.0.1", "::1"} else host
+    return f"{host.replace(':', '-')}-{port}"
 
 
 if __name__ == "__main__":

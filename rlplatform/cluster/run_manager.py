@@ -69,6 +69,7 @@ class RunManager:
         self._limit: int | None = None
         self._entries: dict[str, Entry] = {entry.submission.run_path: entry for entry in self._journal.read()}
         self._leases = {entry.submission.owner: self._lease() for entry in self._entries.values()}
+        _log.info("takes up %d runs of %s", len(self._entries), journal)
         for entry in self._entries.values():
             entry.wanted_since = time.monotonic()
             if entry.active and not find_again(entry):

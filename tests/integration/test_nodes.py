@@ -32,12 +32,12 @@ RLPLATFORM = str(Path(sys.executable).parent / "rlplatform")
 STEPS = 8192
 MAKE_MANAGER = """
 import sys; from pathlib import Path
-from rlplatform.cluster.manager_process import journal_name, make_run_manager
+from rlplatform.cluster.manager_process import cluster_name, make_run_manager
 from rlplatform.cluster.run_manager import ManagerOptions
 from rlplatform.cluster.session import ray_session
 with ray_session(sys.argv[1]) as session:
     options = ManagerOptions(lease_s=float(sys.argv[3]), tick_s=0.1, watch_jobs=True)
-    make_run_manager(Path(sys.argv[2]), journal_name(session.address), options)
+    make_run_manager(Path(sys.argv[2]), cluster_name(session), options)
 """
 
 
