@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 from pathlib import Path
@@ -18,7 +19,9 @@ from fastapi import FastAPI, Request, WebSocket
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp
 
 MODEL = "cartpole"
 
@@ -93,10 +96,8 @@ def bare_onnx(home: Path) -> FastAPI:
     return app
 
 
-def ours(home: Path) -> FastAPI:
+def ours(home: Path) -> ASGIApp:
     """The gateway, with a key asked for, a limit, and counters."""
-    from contextlib import asynccontextmanager
-
     from rlplatform.serve.app import create_app
     from rlplatform.serve.gateway import open_gateway
     from rlplatform.serve.settings import load_serve_settings
@@ -105,13 +106,7 @@ def ours(home: Path) -> FastAPI:
     settings = load_serve_settings(require_auth=True, rate_limit_per_minute=100_000_000)
     opened = open_gateway(settings, load_settings())
     app = create_app(opened.__enter__())
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        opened.__exit__(None, None, None)
-
-    app.router.lifespan_context = lifespan
+    atexit.register(opened.__exit__, None, None, None)
     return app
 
 
@@ -122,7 +117,7 @@ class Other:
         """Make the app."""
         self._app = APPS[name](Path(home))
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the app."""
         return self._app
 
@@ -134,7 +129,8 @@ def serve_all(home: Path, port: int) -> None:
 
     from rlplatform.serve.haproxy import find_haproxy, serve_environment
 
-    os.environ |= {"RAY_AUTH_MODE": "disabled", **serve_environment(home / "haproxy", find_haproxy(), f"127.0.0.1:{port}")}
+    environment = serve_environment(home / "haproxy", find_haproxy(), f"127.0.0.1:{port}")
+    os.environ |= {"RAY_AUTH_MODE": "disabled", **environment}
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions, ProxyLocation
@@ -209,7 +205,7 @@ def main() -> None:
     )
 
 
-APPS = {"empty": empty, "sb3": sb3, "bare_onnx": bare_onnx, "ours": ours}
+APPS: dict[str, Callable[[Path], ASGIApp]] = {"empty": empty, "sb3": sb3, "bare_onnx": bare_onnx, "ours": ours}
 
 if __name__ == "__main__":
     main()

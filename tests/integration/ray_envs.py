@@ -93,4 +93,4 @@ class PacedCartPole(CartPoleEnv):
     def step(self, action: Any) -> Any:
         if not self.until.exists():
             time.sleep(self.pace_s)
-        return super().step(action)
+        return super().step(action)  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ import httpx
 import jwt
 import pytest
 from fastapi import FastAPI, Request
+from pydantic import SecretStr
 
 from rlplatform.serve.auth import TEST_TOKEN, Authenticator, make_jwt, scope_of
 from rlplatform.serve.gate import Gate
@@ -23,7 +24,7 @@ from rlplatform.serve.telemetry import Telemetry
 from rlplatform.store.database import Database, default_url
 from rlplatform.store.keys import KeyStore
 
-SECRET = "s" * 32
+SECRET = SecretStr("s" * 32)
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_a_revoked_key_is_refused(keys: KeyStore) -> None:
 
 
 def test_a_token_signed_with_the_secret_is_a_key() -> None:
-    settings = ServeSettings(host="0.0.0.0", secret_key=SECRET)  # type: ignore[arg-type]
+    settings = ServeSettings(host="0.0.0.0", secret_key=SECRET)
     gate = app(settings)
     assert ask(gate, token=make_jwt(settings, "me", ["read"])).json()["who"] == "jwt:me"
     assert ask(gate, method="POST", token=make_jwt(settings, "me", ["read"])).status_code == 403
@@ -125,16 +126,16 @@ def test_a_token_signed_with_the_secret_is_a_key() -> None:
 @pytest.mark.parametrize(
     ("claims", "secret", "algorithm"),
     [
-        ({"sub": "me", "scopes": ["admin"], "exp": datetime.now(UTC) - timedelta(minutes=1)}, SECRET, "HS256"),
-        ({"sub": "me", "scopes": ["admin"]}, SECRET, "HS256"),
+        ({"sub": "me", "scopes": ["admin"], "exp": datetime.now(UTC) - timedelta(minutes=1)}, "s" * 32, "HS256"),
+        ({"sub": "me", "scopes": ["admin"]}, "s" * 32, "HS256"),
         ({"sub": "me", "scopes": ["admin"], "exp": 2**33}, "t" * 32, "HS256"),
         ({"sub": "me", "scopes": ["admin"], "exp": 2**33}, "", "none"),
     ],
     ids=["expired", "without end", "of another secret", "unsigned"],
 )
 def test_a_token_that_is_not_good_is_refused(claims: dict[str, Any], secret: str, algorithm: str) -> None:
-    settings = ServeSettings(host="0.0.0.0", secret_key=SECRET)  # type: ignore[arg-type]
-    assert ask(app(settings), token=jwt.encode(claims, secret or None, algorithm)).status_code == 401
+    settings = ServeSettings(host="0.0.0.0", secret_key=SECRET)
+    assert ask(app(settings), token=jwt.encode(claims, secret, algorithm)).status_code == 401
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000"])

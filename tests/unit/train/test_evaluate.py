@@ -99,8 +99,8 @@ class NeverFinite(TinyEnv):
     """Rewards nothing that is a number."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        obs, _, *rest = super().step(action)
-        return obs, float("nan"), *rest  # type: ignore[return-value]
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, float("nan"), terminated, truncated, info
 
 
 def test_a_reward_that_is_not_a_number_is_named() -> None:
