@@ -24,6 +24,7 @@ from typing import Any, Self
 import httpx
 
 from rlplatform.http_client.answers import Experiment, Health, Metrics, Model, Prediction, TrainingJob
+from rlplatform.http_client.deployments import DeploymentRequests
 from rlplatform.http_client.errors import (
     BusyError,
     ClientError,
@@ -68,7 +69,7 @@ URL_ENV_VAR, KEY_ENV_VAR = "RLPLATFORM_URL", "RLPLATFORM_API_KEY"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-class Client(ExperimentRequests, JobRequests, PolicyRequests, Blocking):
+class Client(ExperimentRequests, JobRequests, PolicyRequests, DeploymentRequests, Blocking):
     """The service. One client may be used by several threads."""
 
     def __init__(
@@ -143,7 +144,7 @@ class Client(ExperimentRequests, JobRequests, PolicyRequests, Blocking):
         self.close()
 
 
-class AsyncClient(ExperimentRequests, JobRequests, PolicyRequests, Awaiting):
+class AsyncClient(ExperimentRequests, JobRequests, PolicyRequests, DeploymentRequests, Awaiting):
     """The service, for programs with an event loop: the methods of `Client`, awaited."""
 
     def __init__(

@@ -190,6 +190,22 @@ class AliasMove(msgspec.Struct, frozen=True):
     """What the gate found. None without it."""
 
 
+class Deployment(msgspec.Struct, frozen=True):
+    """A model's replicas of its own, as they are wanted and as they are."""
+
+    model: str
+    reference: str
+    """What the bare name stands for there."""
+    path: str
+    """Where it answers: `Client(url + path)`."""
+    replicas: int
+    cpus: float
+    status: str
+    """`deploying`, `running`, `unhealthy`, `deploy_failed`, `deleting` or `missing`."""
+    message: str
+    running_replicas: int
+
+
 class Prediction(msgspec.Struct, frozen=True):
     """A policy's answer. For a batch, each field has one entry for each observation."""
 

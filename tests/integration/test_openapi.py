@@ -28,11 +28,11 @@ from schemathesis.specs.openapi.checks import (
 from rlplatform.serve.app import create_app
 from rlplatform.serve.documents import build_spec
 from rlplatform.serve.gateway import open_gateway
-from rlplatform.serve.run_view import RecordedRuns
 from rlplatform.serve.settings import ServeSettings
 from rlplatform.specs.settings import Settings
 from rlplatform.store.experiments import ExperimentStore, Kind
 from tests.unit.serve.policies import write_policy
+from tests.unit.serve.service import DescribedRuns
 
 CHECKS = [
     not_a_server_error,
@@ -54,17 +54,12 @@ def _create(store: ExperimentStore, kind: Kind) -> str:
     return store.create(name="x", algorithm="ppo", env_id="CartPole-v1", spec=spec, seeds=(0,), kind=kind).id
 
 
-class _Runs(RecordedRuns):
-    async def environments(self) -> list[dict[str, Any]]:
-        return [{"name": "CartPole-v1", "description": "", "observation_space": {}, "action_space": {"n": 2}}]
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Return the OpenAPI document with its app, and the names of what is there: a model and an experiment."""
     home: Path = tmp_path_factory.mktemp("home")
     limits = ServeSettings(trusted_hosts=("*",), max_concurrent_experiments=1000)
-    with open_gateway(limits, Settings(home=home), runs=_Runs()) as gateway:
+    with open_gateway(limits, Settings(home=home), runs=DescribedRuns()) as gateway:
         schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(gateway))
         gateway.registry.publish("plain", write_policy(home / "bundle"))
         experiment, job = (_create(gateway.experiments, kind) for kind in ("experiment", "grpo"))

@@ -31,6 +31,7 @@ from rlplatform.client import (
     WaitTimeoutError,
 )
 from rlplatform.errors import RequestError
+from rlplatform.http_client import plans
 from rlplatform.http_client.plans import FIRST_PAUSE_S, LONGEST_PAUSE_S, Call, Pause, perform
 from rlplatform.serve.errors import error_body
 
@@ -326,7 +327,9 @@ FIRST = 'retry: 1\n\n: hello\nid: 1\nevent: metrics\ndata: {"timestep": 1,\ndata
 REST = 'id: 2\nevent: metrics\ndata: {"timestep": 2}\n\nevent: end\ndata: {}\n\n'
 
 
-def test_a_stream_that_is_cut_goes_on_where_it_was() -> None:
+def test_a_stream_that_is_cut_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "FIRST_PAUSE_S", 0.0)
+
     def answers() -> Recorder:
         return Recorder(httpx.Response(200, text=FIRST), httpx.ReadError("cut"), httpx.Response(200, text=REST))
 

@@ -1,18 +1,21 @@
-"""The client asking policies, by the service's real routes."""
+"""The client and the service's real routes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-from rlplatform.client import AsyncClient, Client, InvalidRequestError, NotFoundError
+from rlplatform.client import AsyncClient, Client, ConflictError, InvalidRequestError, NotFoundError
 from rlplatform.errors import RequestError
 from rlplatform.serve.services import Services
-from tests.unit.serve.policies import app_of, registry_of, served, services_of
+from tests.live_app import live
+from tests.unit.serve.policies import app_of, registry_of, served, services_of, write_policy
+from tests.unit.serve.service import service
 
 OBSERVATION = [0.25, 1.0, 0.0, -3.0]
 
@@ -87,3 +90,35 @@ def test_the_awaiting_client_asks_policies_too(services: Services) -> None:
 def test_a_missing_model_is_told(client: Client) -> None:
     with pytest.raises(NotFoundError, match="plian"):
         client.predict("plian", OBSERVATION)
+
+
+def test_bundles_are_uploaded_aliases_moved_and_models_deleted(tmp_path: Path) -> None:
+    with service(tmp_path / "home") as whole, live(whole.app) as address, Client(address) as client:
+        first = client.upload_model("mine", write_policy(tmp_path / "bundle", value=0.5))
+        second = client.upload_model("mine", write_policy(tmp_path / "better", value=0.75))
+        assert (first.reference, second.version) == ("mine@1", 2)
+        assert client.set_alias("mine", "champion", 1).version == 1
+        assert [(model.versions, model.aliases) for model in client.list_models()] == [((1, 2), {"champion": 1})]
+        assert client.predict("mine", OBSERVATION).value == 0.5
+        with pytest.raises(ConflictError, match="does not become 'champion'"):
+            client.set_alias("mine", "champion", 2, gate=True)
+        client.delete_model("mine")
+        assert client.list_models() == []
+
+
+def test_experiments_by_the_real_routes(tmp_path: Path) -> None:
+    with service(tmp_path) as whole, live(whole.app) as address, Client(address) as client:
+        made = client.create_experiment("first", "PPO", "CartPole-v1", seeds=[1, 2], total_timesteps=64)
+        assert (made.status, made.seeds, made.total_timesteps) == ("created", (1, 2), 64)
+        changed = client.update_experiment(made.id, hyperparameters={"learning_rate": 0.001})
+        assert changed.hyperparameters == {"learning_rate": 0.001}
+        client.train_experiment(made.id)
+        assert [one.id for one in client.list_experiments(status="queued", algorithm="ppo")] == [made.id]
+        with pytest.raises(ConflictError, match="no results yet"):
+            client.experiment_results(made.id)
+        assert client.experiment_metrics(made.id).metrics == ()
+        job = client.train(model_name="cart")
+        assert client.job_status(job).model_name == "cart"
+        assert (client.health().active_experiments, client.health().active_jobs) == (1, 1)
+        assert "PPO" in [one.name for one in client.algorithms()]
+        assert [one.name for one in client.environments()] == ["CartPole-v1"]
