@@ -15,6 +15,7 @@ from rlplatform.serve.limits import RateLimiter
 from rlplatform.serve.refusals import add_refusals
 from rlplatform.serve.routers.artifacts import artifacts_router
 from rlplatform.serve.routers.catalogs import catalogs_router
+from rlplatform.serve.routers.deployments import deployments_router
 from rlplatform.serve.routers.experiments import experiments_router
 from rlplatform.serve.routers.inference import inference_router
 from rlplatform.serve.routers.metrics import metrics_router
@@ -34,6 +35,7 @@ _ROUTERS = (
     artifacts_router,
     training_router,
     models_router,
+    deployments_router,
     catalogs_router,
 )
 
@@ -50,13 +52,38 @@ class Cors(CORSMiddleware):
 
 
 def create_app(gateway: Gateway) -> ASGIApp:
-    """Return what one replica answers with: the routes behind the gate.
+    """Return what one replica answers with: the routes behind the gate."""
+    return _guarded(create_api(gateway), gateway)
 
-    Outside of FastAPI, so that an inference does not pass through what only the other routes need.
-    """
+
+def create_model_app(gateway: Gateway) -> ASGIApp:
+    """Return what a replica of a single model's deployment answers with, wherever it is mounted."""
+    api = FastAPI(title=TITLE, description=DESCRIPTION, version=version("rlplatform"), docs_url=None, redoc_url=None)
+    add_refusals(api)
+    _add_inference(api, gateway)
+    api.include_router(system_router(gateway))
+    return Unmounted(_guarded(api, gateway))
+
+
+class Unmounted:
+    """Takes the prefix under which Serve mounts an app off the paths, so that the gate's rules know them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Stand before `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one connection."""
+        root, path = scope.get("root_path", ""), scope.get("path", "")
+        if root and path.startswith(root):
+            scope = {**scope, "path": path.removeprefix(root) or "/", "root_path": ""}
+        await self._app(scope, receive, send)
+
+
+def _guarded(api: ASGIApp, gateway: Gateway) -> ASGIApp:
+    """Return the gate and what lies before it; an inference does not pass through what only the other routes need."""
     settings = gateway.settings
-    app: ASGIApp = create_api(gateway)
-    app = Shortcut(app, inference_router(gateway.inference))
+    app: ASGIApp = Shortcut(api, inference_router(gateway.inference))
     app = Gate(app, settings, Authenticator(settings, gateway.keys), RateLimiter(gateway.lease), gateway.telemetry)
     return Cors(
         app,
@@ -71,9 +98,12 @@ def create_api(gateway: Gateway) -> FastAPI:
     """Return the routes, and their OpenAPI document."""
     api = FastAPI(title=TITLE, description=DESCRIPTION, version=version("rlplatform"))
     add_refusals(api)
-    api.include_router(inference_router(gateway.inference))
-    api.include_router(v2_router(gateway.inference))
-    api.include_router(stream_router(gateway.inference))
+    _add_inference(api, gateway)
     for make_router in _ROUTERS:
         api.include_router(make_router(gateway))
     return api
+
+
+def _add_inference(api: FastAPI, gateway: Gateway) -> None:
+    for make_router in (inference_router, v2_router, stream_router):
+        api.include_router(make_router(gateway.inference))

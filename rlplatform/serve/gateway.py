@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 from rlplatform.names import MODELS_DIR
+from rlplatform.serve.fleet import Fleet, NoFleet
 from rlplatform.serve.limits import Lease, Ledger, local_lease
 from rlplatform.serve.models import ModelCache
 from rlplatform.serve.run_view import RecordedRuns, Runs
@@ -19,6 +20,7 @@ from rlplatform.serve.telemetry import Telemetry
 from rlplatform.specs.settings import Settings
 from rlplatform.store.audit import AuditLog
 from rlplatform.store.database import open_database
+from rlplatform.store.deployments import DeploymentStore
 from rlplatform.store.experiments import ExperimentStore
 from rlplatform.store.keys import KeyStore
 from rlplatform.store.registry import DatabaseRegistry
@@ -36,10 +38,13 @@ class Gateway:
     experiments: ExperimentStore
     keys: KeyStore
     audit: AuditLog
+    deployments: DeploymentStore
     lease: Lease
     """Where requests are counted against limits."""
     runs: Runs = field(default_factory=RecordedRuns)
     """What is known of runs."""
+    fleet: Fleet = field(default_factory=NoFleet)
+    """What runs deployments of single models."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_s: float = field(default_factory=monotonic)
@@ -47,7 +52,11 @@ class Gateway:
 
 @contextmanager
 def open_gateway(
-    settings: ServeSettings, platform: Settings, lease: Lease | None = None, runs: Runs | None = None
+    settings: ServeSettings,
+    platform: Settings,
+    lease: Lease | None = None,
+    runs: Runs | None = None,
+    fleet: Fleet | None = None,
 ) -> Iterator[Gateway]:
     """Open the store, bring its schema up to date, and make everything that routes work with.
 
@@ -56,6 +65,7 @@ def open_gateway(
         platform: Where files and the database are.
         lease: The ledger that all replicas share. None: one of this process.
         runs: What is known of runs. None: what is recorded, without Ray.
+        fleet: What runs deployments of single models. None: nothing does.
 
     Raises:
         StoreError: The database cannot be reached, or is of a newer version.
@@ -75,8 +85,10 @@ def open_gateway(
                 experiments=ExperimentStore(database),
                 keys=KeyStore(database),
                 audit=AuditLog(database),
+                deployments=DeploymentStore(database),
                 lease=lease or local_lease(Ledger()),
                 runs=runs or RecordedRuns(),
+                fleet=fleet or NoFleet(),
             )
         finally:
             models.close()

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from rlplatform.store.keys import KeyStore
 from rlplatform.store.tables import now
 
 REQUEST_TIMEOUT_S = 60.0
+PATIENCE_S = 20.0
 _log = get_logger(__name__)
 
 
@@ -71,11 +73,13 @@ def serving(
     with ExitStack() as stack:
         ingress = Ingress("the cluster's own ingress", settings.host)
         if address is None and "RAY_ADDRESS" not in os.environ:
-            ingress = stack.enter_context(_local_ingress(settings))
-        session = stack.enter_context(ray_session(address, num_cpus=num_cpus))
+            ingress = stack.enter_context(local_ingress(settings))
+        with waiting("Ray"):
+            session = stack.enter_context(ray_session(address, num_cpus=num_cpus))
         run_manager(session, platform.home)
         open_database(platform).close()  # Its schema is brought up to date here: replicas need not load what does so.
-        url = _start(settings, platform, ingress)
+        with waiting(f"{ingress.name} and {settings.workers} replicas"):
+            url = _start(settings, platform, ingress)
         try:
             yield Serving(url, ingress.name)
         finally:
@@ -122,17 +126,27 @@ def check_exposure(settings: ServeSettings, platform: Settings) -> None:
 
 
 def check_port(settings: ServeSettings) -> None:
-    """Refuse a port that is taken, and TLS files that are not there.
+    """Refuse a port that is taken, and TLS files that are not a certificate and its key.
 
     Raises:
         ResourceError: The address cannot be listened on.
-        SpecError: A TLS file cannot be read.
+        SpecError: A TLS file cannot be read, or they do not belong together.
     """
     for path in (settings.ssl_certfile, settings.ssl_keyfile):
         if path is not None and not os.access(path, os.R_OK):
             raise SpecError(
                 f"The TLS file {path} cannot be read. Mend `{PREFIX}SSL_CERTFILE` or `{PREFIX}SSL_KEYFILE`."
             )
+    if settings.ssl_certfile is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                settings.ssl_certfile, settings.ssl_keyfile, password=""
+            )
+        except (OSError, ValueError) as error:
+            raise SpecError(
+                f"{settings.ssl_certfile} and {settings.ssl_keyfile} are no certificate and its key: {error}. Give PEM "
+                f"files, the key without a passphrase, by `{PREFIX}SSL_CERTFILE` and `{PREFIX}SSL_KEYFILE`."
+            ) from error
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -153,7 +167,26 @@ def free_port() -> int:
 
 
 @contextmanager
-def _local_ingress(settings: ServeSettings) -> Iterator[Ingress]:
+def waiting(what: str) -> Iterator[None]:
+    """Say what is started in the block, and every `PATIENCE_S` that it still is."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        waited = 0.0
+        while not ended.wait(PATIENCE_S):
+            waited += PATIENCE_S
+            _log.warning("still waiting for %s to start, for %.0f s", what, waited)
+
+    _log.info("starting %s", what)
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextmanager
+def local_ingress(settings: ServeSettings) -> Iterator[Ingress]:
     """Choose the ingress of a Ray that is about to be started; RAY_SERVE_ENABLE_HA_PROXY=0 chooses Ray's own proxy."""
     wanted = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") == "1"
     haproxy = find_haproxy() if wanted else None

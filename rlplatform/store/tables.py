@@ -1,7 +1,7 @@
 """The tables: what `migrations/` builds and every store queries.
 
     experiments ─< experiment_runs          models ─< model_versions, model_aliases, promotions
-    api_keys                                audit_log
+    api_keys                                audit_log                  deployments
 
 Metrics are not here: they stay in each run's metrics.jsonl, which resuming cuts back (see `metrics`).
 """
@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from rlplatform.errors import SpecError
 
-REVISION = "0002"
+REVISION = "0003"
 """The schema that this package works with: the newest in `migrations/versions`."""
 
 
@@ -204,4 +204,14 @@ AUDIT_LOG = Table(
     _required("action", Text),
     _required("target", Text),
     _required("detail", JSON),
+)
+
+DEPLOYMENTS = Table(
+    "deployments",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    _required("reference", Text),
+    _required("replicas", Integer),
+    _required("cpus", Float),
+    _required("updated_at", UtcDateTime),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+import inspect
 import typing
 import warnings
 from collections.abc import Iterator
@@ -33,10 +33,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """Return the pydantic models that a field's type speaks of."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        if issubclass(annotation, BaseModel):
-            yield annotation
-        return
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
     for part in typing.get_args(annotation):
         yield from models_in(part)
 
