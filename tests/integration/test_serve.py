@@ -223,7 +223,9 @@ def test_a_limit_holds_across_replicas(service: Service) -> None:
     seconds = max(answer.received for answer in answers) - began
     statuses = Counter(answer.status for answer in answers)
     assert set(statuses) == {200, 429}
-    assert statuses[200] == pytest.approx(BURST + seconds * PER_MINUTE / 60, rel=0.1)
+    allowed = BURST + seconds * PER_MINUTE / 60
+    # What is leased and not used within a second lapses: on a machine that stalls, less gets through, and never more.
+    assert 0.75 * allowed <= statuses[200] <= 1.1 * allowed
 
 
 def test_an_alias_that_moves_is_followed_within_a_second_and_no_request_fails(service: Service) -> None:
