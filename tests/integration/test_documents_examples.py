@@ -13,13 +13,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from rlplatform.client import Client, Experiment
+from rlplatform.client import Client, ConflictError, Experiment
 from rlplatform.serve.app import create_app
 from rlplatform.serve.gateway import open_gateway
 from rlplatform.serve.runs import RunService, keeping
@@ -46,7 +47,7 @@ def address(local_ray: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield address
         with Client(address) as client:
             for one in client.list_experiments():
-                if one.status in ("queued", "running", "paused"):
+                with suppress(ConflictError):  # It is over already.
                     client.stop_experiment(one.id)
             eventually(lambda: not gateway.experiments.unfinished(), "every experiment is over")
 
