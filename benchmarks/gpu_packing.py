@@ -6,7 +6,8 @@
 
 Every trainer is a run like any other, started by `train_on_ray`: PPO on CartPole with a network of two layers of 256.
 With `gpus: 1` Ray lets one train at a time; with `gpus: 1/n`, n of them share the GPU, each capped to its share of the
-memory. Counted are environment steps of all runs over the time from the first rollout to the last update.
+memory. Counted are environment steps of all runs over the time from the first run's start to the last one's end, so
+that one after the other pays for each start.
 """
 
 from __future__ import annotations

@@ -58,9 +58,9 @@ def test_workers_appear_for_what_waits_and_leave_when_it_has_ended(
 
     assert len(cluster.node_ids()) == 1, "there is the head alone"
     driver = rlplatform(cluster, *command(tmp_path), "--wait-for-resources")
-    eventually(training, "all four train", 150)
+    eventually(training, "all four train", 300)
     assert len(cluster.node_ids()) == 1 + AUTOSCALED_WORKERS
     go(tmp_path)
-    assert driver.wait(150) == 0
+    assert driver.wait(300) == 0
     assert [settled(run).state for run in found()] == ["completed"] * FOUR
-    eventually(lambda: len(cluster.node_ids()) == 1, "the workers have left", 90)
+    eventually(lambda: len(cluster.node_ids()) == 1, "the workers have left", 180)
