@@ -14,13 +14,13 @@ from ray.tune import CheckpointConfig, PlacementGroupFactory
 from ray.tune.stopper import Stopper
 
 from rlplatform import names
+from rlplatform.artifacts.mirror import Push
 from rlplatform.artifacts.run_state import AT_REST
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.artifacts.search_record import SearchState, TrialState, best_trial
 from rlplatform.cluster.resources import Booking
 from rlplatform.cluster.runner import Interrupts
 from rlplatform.errors import RlPlatformError
-from rlplatform.logs import get_logger
 from rlplatform.specs.search import SearchSpec
 from rlplatform.tune.ledger import Ledger
 from rlplatform.tune.progress import OnSearchProgress, SearchProgress, SearchResult
@@ -32,7 +32,8 @@ from rlplatform.tune.trainable import RunTrainable
 
 RECORD_S = 5.0
 """Seconds between two writes of the elapsed time into search.json."""
-_log = get_logger(__name__)
+PUSH_S = 60.0
+"""Seconds at least between two copies of the folder, which are made when a trial has ended."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Drive:
         max_retries: int,
         interrupts: Interrupts,
         on_progress: OnSearchProgress | None,
+        push: Push,
     ) -> None:
         """Build the search, or what is left of it.
 
@@ -68,8 +70,9 @@ class Drive:
             max_retries: How often a trial is taken up again after its process or machine died.
             interrupts: How often this process was asked to stop.
             on_progress: Who wants to know.
+            push: Copies the search's folder to where another machine can go on from.
         """
-        self._search, self._spec, self._concurrent = search, spec, concurrent
+        self._search, self._spec, self._concurrent, self._push = search, spec, concurrent, push
         self._interrupts, self._on_progress = interrupts, on_progress
         saved = read_state(search, spec)
         self._ledger = Ledger(spec.seeds, saved.records if saved else ())
@@ -80,6 +83,7 @@ class Drive:
         self._journal = SearchJournal(search, spec, self._ledger, self._queue, scheduler, self._tell)
         self._scheduler, self._saved = scheduler, saved
         self._began, self._began_steps, self._recorded_at = time.monotonic(), self._ledger.trained_steps, 0.0
+        self._pushed, self._pushed_at = 0, time.monotonic()
         self._elapsed_before = search.read().elapsed_s
 
     def run(self) -> SearchResult:
@@ -121,6 +125,8 @@ class Drive:
         return None
 
     def _tune(self, stopper: Stopper) -> None:
+        if self._queue.is_empty:
+            return  # Tune would stumble over a search without a trial to run.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self._concurrent)  # It would start one after the other.
         try:
             tune.run(
@@ -185,6 +191,10 @@ class Drive:
 
     def _tell(self) -> None:
         now = time.monotonic()
+        ended = sum(record.ended_for_good for record in self._ledger.records())
+        if ended > self._pushed and now - self._pushed_at >= PUSH_S:
+            self._pushed, self._pushed_at = ended, now
+            self._push()
         if now - self._recorded_at >= RECORD_S:
             self._recorded_at = now
             self._search.update(elapsed_s=self._elapsed)

@@ -10,7 +10,7 @@ import optuna
 
 from rlplatform.specs.search import SearchSpec
 from rlplatform.specs.search_space import Choice, Dimension, Grid, Integer, LogUniform, Uniform
-from rlplatform.tune.samplers import Point, walk
+from rlplatform.tune.points import Point, walk
 
 
 class OptunaSampler:

@@ -96,6 +96,12 @@ class TrialQueue(SearchAlgorithm):
         of = BEST if self._spec.objective.of == "best" else VALUE
         self.sampler.tell(int(trial_id), result.get(of) if known and result is not None else None)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every trial had ended before this attempt began."""
+        records = self._ledger.records()
+        return len(records) >= self._spec.n_trials and all(record.ended_for_good for record in records)
+
     def is_finished(self) -> bool:
         """Return whether no further trial will come, and no paused one go on: Tune then gives up spare actors."""
         if self._scheduler.POPULATION and self._live and not self._finished:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlplatform.artifacts.mirror import mirrored
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.artifacts.search_record import best_trial
 from rlplatform.cluster.resources import Booking, booking, check_fits, how_many_fit
@@ -95,9 +96,16 @@ def _run(
                 check_fits(asked, cluster_nodes(), "A trial")
             search = search or SearchDir.create(home, spec)
             concurrent = options.limit or spec.budget.concurrent or max(1, how_many_fit(asked, cluster_nodes()))
-            with search.lock(), catch_interrupts() as interrupts:
+            with search.lock(), mirrored(search.path) as push, catch_interrupts() as interrupts:
                 result: SearchResult = drive.Drive(
-                    search, spec, asked, min(concurrent, spec.n_trials), options.max_retries, interrupts, on_progress
+                    search,
+                    spec,
+                    asked,
+                    min(concurrent, spec.n_trials),
+                    options.max_retries,
+                    interrupts,
+                    on_progress,
+                    push,
                 ).run()
                 return result
 

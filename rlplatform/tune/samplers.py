@@ -7,16 +7,14 @@ for, neither at random nor by Optuna (define-by-run).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from rlplatform.specs.search import SearchSpec
-from rlplatform.specs.search_space import Choice, Dimension, Grid, Integer, LogUniform, Uniform, grid_points
-
-Point = dict[str, Any]
+from rlplatform.specs.search_space import grid_points
+from rlplatform.tune.points import Point, draw, walk
 
 
 class Sampler(Protocol):
@@ -71,39 +69,3 @@ class GridSampler:
 
     def tell(self, number: int, value: float | None) -> None:
         """Learn nothing."""
-
-
-def walk(space: Mapping[str, Dimension], number: int, choose: Callable[[str, Dimension], Any]) -> Point:
-    """Return a point: values that are to be tried in turn by the trial's number, the others as chosen.
-
-    Args:
-        space: Dimensions by dotted path.
-        number: The trial's number.
-        choose: Returns the value of a dimension that is part of the trial.
-    """
-    point: Point = {}
-    for path, dimension in space.items():
-        if not dimension.is_active(point):
-            continue
-        if isinstance(dimension, Grid):
-            number, turn = divmod(number, len(dimension.values))
-            point[path] = dimension.values[turn]
-        else:
-            point[path] = choose(path, dimension)
-    return point
-
-
-def draw(dimension: Dimension, rng: np.random.Generator) -> Any:
-    """Return a value of a dimension at random."""
-    match dimension:
-        case Uniform(low=low, high=high):
-            return float(rng.uniform(low, high))
-        case LogUniform(low=low, high=high):
-            return float(np.clip(np.exp(rng.uniform(np.log(low), np.log(high))), low, high))
-        case Integer(low=low, high=high, log=True):
-            value = np.exp(rng.uniform(np.log(low - 0.5), np.log(high + 0.5)))
-            return int(np.clip(np.round(value), low, high))
-        case Integer() | Choice() | Grid():
-            options = dimension.options()
-            assert options is not None
-            return options[int(rng.integers(len(options)))]

@@ -29,7 +29,7 @@ from ray.tune.schedulers.pb2 import PB2
 from rlplatform.specs import search_schedulers as specs
 from rlplatform.specs.search import SearchSpec
 from rlplatform.specs.search_space import Integer, LogUniform, Uniform
-from rlplatform.tune.samplers import draw
+from rlplatform.tune.points import draw
 from rlplatform.tune.trainable import FAILED, GENERATION, ITERATION, STEP, VALUE
 
 CLOCK = "clock"

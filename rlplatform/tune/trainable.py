@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ray import tune
 from rlplatform import names
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.cluster.resources import apply_gpu_limit, gpu_limit
-from rlplatform.errors import EnvWorkerDied, RlPlatformError, StorageError
+from rlplatform.errors import EnvWorkerDied, RlPlatformError, RunStateError, StorageError
 from rlplatform.logs import configure, get_logger
 from rlplatform.specs.search import SearchSpec
 from rlplatform.tune.trial import TrialReport, TrialRuns
@@ -24,6 +25,8 @@ VALUE, BEST, STEP, TRAINED = "value", "best_value", names.STEP, "trained_steps"
 GENERATION, REASON, FAILED = "generation", "reason", "failed"
 """Keys of what a trial reports to Tune."""
 
+LOCK_PATIENCE_S = 60.0
+"""Longer than Ray needs to end the actors of a driver that is gone."""
 _log = get_logger(__name__)
 
 
@@ -78,9 +81,15 @@ class RunTrainable(tune.Trainable):
     def _started(self) -> TrialRuns:
         if self._refused is not None:
             raise self._refused
-        runs = self._opened()
-        if not runs.started:
-            runs.start()
+        runs, deadline = self._opened(), time.monotonic() + LOCK_PATIENCE_S
+        while not runs.started:
+            try:
+                runs.start()
+            except RunStateError:
+                # The actor of a driver that was killed has not been told yet, and still holds the run.
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(1.0)
         return runs
 
     def _opened(self) -> TrialRuns:

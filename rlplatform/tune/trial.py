@@ -120,12 +120,12 @@ class TrialRuns:
         for run in self._runs:
             run.train_until(self._iteration)
         done = all(run.over for run in self._runs)
-        values = self._values()
+        values = self._values()[: self._iteration]
         better = max if self.spec.objective.mode == "max" else min
         report = TrialReport(
             generation=read_note(self.path).generation,
             iteration=self._iteration,
-            step=max(run.step for run in self._runs),
+            step=max(run.step_at(self._iteration) for run in self._runs),
             value=values[-1],
             best_value=better(values),
             trained_steps=sum(run.step for run in self._runs) - before,
@@ -200,6 +200,11 @@ class _Run:
     @property
     def step(self) -> int:
         return self.trainer.session.step
+
+    def step_at(self, iteration: int) -> int:
+        """Return the step of an evaluation; where that is past the last one, the present step."""
+        made = self.trainer.evaluations
+        return made[iteration - 1][0] if iteration <= len(made) else self.step
 
     @property
     def over(self) -> bool:
