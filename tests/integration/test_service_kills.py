@@ -1,4 +1,4 @@
-"""`rlplatform serve` while four experiments train: its replica, its RunManager and then everything is killed."""
+"""`rlplatform serve` while four experiments train: everything is killed, then its replica and its RunManager."""
 
 from __future__ import annotations
 
@@ -83,30 +83,44 @@ def ask(port: int, method: str, path: str, body: Any = None) -> Any:
     return None
 
 
-def steps(port: int, ids: list[str]) -> list[int]:
-    """Return how many steps each experiment has trained; -1 while that is not known."""
-    found = [ask(port, "GET", f"/experiments/{id}") for id in ids]
-    return [sum(run["timesteps"] for run in one["runs"]) if one else -1 for one in found]
+def until_it_answers(service: psutil.Process, port: int) -> None:
+    """Wait until the service answers; an error if it ends instead."""
+
+    def answers() -> Any:
+        assert service.is_running(), "the service has ended: see serve.log"
+        assert service.status() != "zombie", "the service has ended: see serve.log"
+        return ask(port, "GET", "/health")
+
+    eventually(answers, "the service answers", 180)
 
 
-def test_four_experiments_survive_the_death_of_replica_manager_and_cluster(tmp_path: Path) -> None:
+def until_all_train(port: int, ids: list[str]) -> None:
+    """Wait until each experiment's run trains, and is past its first checkpoint."""
+
+    def train() -> bool:
+        found = [run for id in ids for run in (ask(port, "GET", f"/experiments/{id}") or {}).get("runs", ())]
+        return len(found) == len(ids) and all(run["status"] == "running" and run["timesteps"] >= 512 for run in found)
+
+    eventually(train, "all train", 240)
+
+
+def test_four_experiments_survive_the_death_of_cluster_manager_and_replica(tmp_path: Path) -> None:
     home, port = tmp_path / "home", free_port()
     home.mkdir()
     with serving(home, port) as tree:
-        eventually(lambda: ask(port, "GET", "/health"), "the service answers", 120)
+        until_it_answers(tree, port)
         ids = []
         for number in range(N_EXPERIMENTS):
-            body = {**TINY, "name": f"number {number}", "total_timesteps": 8_000}
+            body = {**TINY, "name": f"number {number}", "total_timesteps": 16_000}
             ids.append(ask(port, "POST", "/experiments", body)["id"])
             ask(port, "POST", f"/experiments/{ids[-1]}/train")
-        eventually(lambda: min(steps(port, ids)) >= 512, "all train", 240)
+        until_all_train(port, ids)
+    with serving(home, port) as tree:
+        until_it_answers(tree, port)
+        until_all_train(port, ids)
         for title in ("ray::RunManager", "ray::ServeReplica:rlplatform:gateway"):
             (victim,) = named(tree, title)
             victim.send_signal(signal.SIGKILL)
-        reached = max(steps(port, ids))
-        eventually(lambda: min(steps(port, ids)) > max(reached, 512), "all train on", 240)
-    with serving(home, port):
-        eventually(lambda: ask(port, "GET", "/health"), "the service answers again", 120)
         store = ExperimentStore(open_database(Settings(home=home)))
         eventually(lambda: not store.unfinished(), "all are over", 240)
     experiments = [store.get(id) for id in ids]
