@@ -11,16 +11,19 @@ not imported yet, in the driver or anywhere.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import psutil
 
 from benchmarks.page import describe_machine, write_page
 
@@ -29,6 +32,14 @@ PAGE = ROOT / "docs" / "results" / "sweep.md"
 STEPS, CONCURRENT, EPISODES = 4_096, 2, 10
 LOW, HIGH = 1e-5, 1e-2
 """Range of the learning rate."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one sweep took."""
+
+    wall_s: float
+    cpu_s: float
 
 
 def plain_tune(trials: int, folder: Path, evaluates: bool) -> int:
@@ -96,11 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.side:
         print(json.dumps(run_side(arguments.side, arguments.trials)))
         return 0
-    walls: dict[str, list[float]] = {side: [] for side in SIDES}
+    costs: dict[str, list[Cost]] = {side: [] for side in SIDES}
     for _ in range(arguments.rounds):
         for side in SIDES:
-            walls[side].append(measure(side, arguments.trials))
-    write_results(walls, arguments.rounds, arguments.trials)
+            costs[side].append(measure(side, arguments.trials))
+    write_results(costs, arguments.rounds, arguments.trials)
     return 0
 
 
@@ -119,21 +130,45 @@ def run_side(side: str, trials: int) -> float:
     return took
 
 
-def measure(side: str, trials: int) -> float:
-    """Return the seconds that a sweep took in a process of its own."""
+def measure(side: str, trials: int) -> Cost:
+    """Return what a sweep took in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.sweep", "--side", side, "--trials", str(trials)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
-    took = float(done.stdout.splitlines()[-1])
-    print(f"{side}: {took:.1f} s, {took / trials:.2f} s a trial", flush=True)
-    return took
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        cpu_s = cpu_seconds(process)
+        output.seek(0)
+        text = output.read()
+    if process.returncode:
+        raise RuntimeError(f"{side} failed: {text[-2000:]}")
+    cost = Cost(float(text.splitlines()[-1]), cpu_s)
+    print(
+        f"{side}: {cost.wall_s:.1f} s, {cost.wall_s / trials:.2f} s and {cpu_s / trials:.2f} CPU s a trial", flush=True
+    )
+    return cost
 
 
-def write_results(walls: dict[str, list[float]], rounds: int, trials: int) -> None:
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process; return the CPU seconds of it and of all that it started, Ray included."""
+    used: dict[tuple[int, float], float] = {}
+    root = psutil.Process(process.pid)
+    while process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for one in [root, *root.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = one.cpu_times()
+                    used[one.pid, one.create_time()] = times.user + times.system
+        time.sleep(0.2)
+    return sum(used.values())
+
+
+def write_results(costs: dict[str, list[Cost]], rounds: int, trials: int) -> None:
     """Write the page."""
-    middle = {side: median(seconds) for side, seconds in walls.items()}
+    wall = {side: median(cost.wall_s for cost in found) for side, found in costs.items()}
+    cpu = {side: median(cost.cpu_s for cost in found) for side, found in costs.items()}
     rows = [
-        f"| {SIDES[side][0]} | {middle[side]:.1f} | {middle[side] / trials:.2f} | {3600 * trials / middle[side]:,.0f} "
-        f"| {middle['plain'] / middle[side]:.2f} | {', '.join(f'{s:.1f}' for s in walls[side])} |"
+        f"| {SIDES[side][0]} | {wall[side] / trials:.2f} | {3600 * trials / wall[side]:,.0f} "
+        f"| {wall['plain'] / wall[side]:.2f} | {cpu[side] / trials:.2f} | {cpu['plain'] / cpu[side]:.2f} "
+        f"| {', '.join(f'{cost.wall_s:.0f}' for cost in costs[side])} |"
         for side in SIDES
     ]
     write_page(
@@ -147,11 +182,12 @@ thread, {CONCURRENT} trials at a time, learning rates at random. *Plain Tune* is
 *rlplatform* is `run_search` as it is by default: {EPISODES} evaluation episodes, the best policy kept, a checkpoint,
 metrics as JSON, CSV and TensorBoard, and the state of the search written after every event.
 
-Seconds are the median of {rounds} rounds, all of which the last column shows; the promise is a ratio of at least 2.5
-over the first row.
+Seconds are the median of {rounds} rounds, all of which the last column shows; ratios are over the first row, and the
+promise is at least 2.5. CPU seconds are those of all processes, with Ray's start; they are what other programs on the
+machine change least.
 
-| | Sweep, s | A trial, s | Trials per hour | Ratio | Rounds, s |
-|---|---:|---:|---:|---:|---|
+| | A trial, s | Trials per hour | Ratio | A trial, CPU s | Ratio, CPU | Rounds, s |
+|---|---:|---:|---:|---:|---:|---|
 {chr(10).join(rows)}
 
 A process that has imported everything trains the next trial; Tune alone starts one for each. {describe_machine()}

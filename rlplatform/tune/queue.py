@@ -73,12 +73,13 @@ class TrialQueue(SearchAlgorithm):
 
     def next_trial(self) -> Trial | None:
         """Return the next trial; None while as many train as may, and when there is none left."""
+        if self._finished or (not self._scheduler.POPULATION and len(self._live) >= self._scheduler.concurrent):
+            return None
         if self._unfinished:
             trial = self._unfinished.pop(0)
             self._live.add(trial.trial_id)
             return trial
-        busy = not self._scheduler.POPULATION and len(self._live) >= self._scheduler.concurrent
-        if busy or self._finished or len(self._ledger) >= self._spec.n_trials:
+        if len(self._ledger) >= self._spec.n_trials:
             return None
         number = len(self._ledger)
         point = self.sampler.suggest(number)
@@ -104,9 +105,11 @@ class TrialQueue(SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Return whether no further trial will come, and no paused one go on: Tune then gives up spare actors."""
-        if self._scheduler.POPULATION and self._live and not self._finished:
+        if self._finished:
+            return True
+        if self._unfinished or (self._scheduler.POPULATION and self._live):
             return False
-        return not self._unfinished and (self._finished or len(self._ledger) >= self._spec.n_trials)
+        return len(self._ledger) >= self._spec.n_trials
 
     def _trial(self, trial_id: str, point: Mapping[str, Any]) -> Trial:
         trial = Trial(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from rlplatform.artifacts.mirror import mirrored
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.artifacts.search_record import best_trial
-from rlplatform.cluster.resources import Booking, booking, check_fits, how_many_fit
+from rlplatform.cluster.resources import MEMORY, MOST, Booking, booking, check_fits, describe, how_many_fit
 from rlplatform.cluster.runner import RayOptions, catch_interrupts
 from rlplatform.cluster.session import cluster_nodes, ray_session
+from rlplatform.errors import ResourceError
 from rlplatform.specs.search import SearchSpec
 from rlplatform.specs.search_checks import check_search
 from rlplatform.tune.progress import OnSearchProgress, SearchResult
@@ -92,22 +93,40 @@ def _run(
         preparing = pool.submit(_prepare, spec)  # imports for seconds, while Ray starts
         with ray_session(options.address, num_cpus=options.num_cpus, num_gpus=options.num_gpus):
             drive, asked = preparing.result()
-            if not options.wait_for_resources:
-                check_fits(asked, cluster_nodes(), "A trial")
+            concurrent = _concurrent(spec, asked, options)
             search = search or SearchDir.create(home, spec)
-            concurrent = options.limit or spec.budget.concurrent or max(1, how_many_fit(asked, cluster_nodes()))
             with search.lock(), mirrored(search.path) as push, catch_interrupts() as interrupts:
                 result: SearchResult = drive.Drive(
                     search,
                     spec,
                     asked,
-                    min(concurrent, spec.n_trials),
+                    concurrent,
                     options.max_retries,
                     interrupts,
                     on_progress,
                     push,
                 ).run()
                 return result
+
+
+def _concurrent(spec: SearchSpec, asked: Booking, options: RayOptions) -> int:
+    """Return how many trials train at once: what is asked for, as far as there is room.
+
+    Raises:
+        ResourceError: No trial fits, or more memory is asked for than there is; and waiting was not asked for.
+    """
+    nodes = cluster_nodes()
+    wanted = min(options.limit or spec.budget.concurrent or MOST, spec.n_trials)
+    if options.wait_for_resources:
+        return wanted  # an autoscaler makes room for what is pending
+    check_fits(asked, nodes, "A trial")
+    in_memory = how_many_fit(Booking(tuple({MEMORY: bundle.get(MEMORY, 0.0)} for bundle in asked.bundles)), nodes)
+    if (options.limit or spec.budget.concurrent) and wanted > in_memory:
+        raise ResourceError(
+            f"{wanted} trials at once ask for {wanted} times {asked}; the memory of the cluster holds {in_memory} of "
+            f"them: {describe(nodes)}. Lower `budget.concurrent` or `run.resources.memory_bytes`."
+        )
+    return min(wanted, how_many_fit(asked, nodes))
 
 
 def _prepare(spec: SearchSpec) -> tuple[ModuleType, Booking]:
