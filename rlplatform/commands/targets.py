@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -137,6 +136,7 @@ def find_source(text: str, which: str) -> PolicySource:
         CheckpointError: The run has no policy yet, or the folder belongs to no run.
     """
     from rlplatform.train.initialize import find_policy
+    from rlplatform.train.policy_folder import policy_step
 
     folder = find_policy(text, which, home())
     run = next(
@@ -146,7 +146,7 @@ def find_source(text: str, which: str) -> PolicySource:
         raise CheckpointError(
             f"{folder} lies in no run, so its environment is not known. Give the checkpoint inside its run."
         )
-    return PolicySource(folder, run, load_run_spec(run.spec_path, environ={}).spec, _step(folder))
+    return PolicySource(folder, run, load_run_spec(run.spec_path, environ={}).spec, policy_step(folder))
 
 
 def _bundle_target(path: Path) -> Target:
@@ -197,11 +197,3 @@ class BundleActor:
             rng=self._rng,
         )
         return prediction.action, prediction.state
-
-
-def _step(folder: Path) -> int | None:
-    for name in (names.MANIFEST_FILE, names.BEST_FILE):
-        if (folder / name).is_file():
-            step = json.loads((folder / name).read_bytes()).get(names.STEP)
-            return step if isinstance(step, int) else None
-    return None

@@ -59,7 +59,6 @@ _RULES: tuple[tuple[str, str, Scope], ...] = (
     ("POST", "/training/", "train"),
     ("POST", "/models/", "train"),
     ("PUT", "/models/", "train"),
-    ("DELETE", "/models/", "train"),
 )
 
 
