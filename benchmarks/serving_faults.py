@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving_faults --write docs/results/serving_faults.md
 
-Clients ask without a pause, over connections that they keep, and never repeat a request. An answer is of a wrong
+Clients ask evenly, over connections that they keep, and never repeat a request. An answer is of a wrong
 version if the alias pointed at that at no moment from one second before it was asked for until it came.
 """
 
@@ -33,8 +33,12 @@ from rlplatform.store.registry import DatabaseRegistry
 
 CLIENTS = 8
 MOVES = 20
+PER_S = 200
+"""Requests of all clients together: the alias then stays for more than two seconds wherever it points."""
 MODEL = "demo"
 MAX_AGE_S = 1.0
+NOTICED_S = 0.05
+"""How long after a replica is gone HAProxy may not know it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Outcome:
 
     answers: list[Answer]
     terms: list[Term]
-    killed_at: float
+    killed: tuple[float, float]
+    """When the signal was sent, and when the process was gone."""
     redeployed: tuple[float, float]
 
     def failed(self) -> list[Answer]:
@@ -73,8 +78,9 @@ class Outcome:
         return [answer for answer in self.answers if answer.status != 200]
 
     def cut(self) -> list[Answer]:
-        """Return the failed requests that were under way when the replica was killed."""
-        return [one for one in self.failed() if one.sent <= self.killed_at + 0.05 and one.received >= self.killed_at]
+        """Return the failed requests that were under way, or sent, while the replica died."""
+        sent, gone = self.killed
+        return [one for one in self.failed() if one.sent <= gone + NOTICED_S and one.received >= sent]
 
     def wrong(self) -> list[Answer]:
         """Return the answers of versions that were not current."""
@@ -155,7 +161,10 @@ class Load:
         body = json.dumps({"model_name": f"{MODEL}@champion", "observation": [0.1, 0.0, 0.05, 0.0]})
         headers = {"Content-Type": "application/json"}
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        due = time.monotonic()
         while len(self.answers) < self._n:
+            due += CLIENTS / PER_S
+            time.sleep(max(0.0, due - time.monotonic()))
             sent, status, version = time.monotonic(), 0, ""
             try:
                 connection.request("POST", "/inference", body, headers)
@@ -171,7 +180,7 @@ class Load:
 def disturb(load: Load, registry: DatabaseRegistry, deploy_anew: Callable[[], None]) -> Outcome:
     """Move the alias evenly over the requests, kill after a third of them, deploy anew after half."""
     began: list[tuple[str, float, float]] = [(f"{MODEL}@1", 0.0, 0.0)]  # version, before and after its alias was set
-    killed_at, redeployed = 0.0, [0.0, 0.0]
+    killed, redeployed = (0.0, 0.0), [0.0, 0.0]
 
     def deploy() -> None:
         redeployed[0] = time.monotonic()
@@ -186,18 +195,18 @@ def disturb(load: Load, registry: DatabaseRegistry, deploy_anew: Callable[[], No
         registry.set_alias(MODEL, "champion", number)
         began.append((f"{MODEL}@{number}", before, time.monotonic()))
         if move == MOVES // 3:
-            killed_at = kill_a_replica()
+            killed = kill_a_replica()
         if move == MOVES // 2:
             deployment.start()
     load.join()
     deployment.join()
     ends = [after for _, _, after in began[1:]] + [time.monotonic()]
     terms = [Term(version, before, end) for (version, before, _), end in zip(began, ends, strict=True)]
-    return Outcome(load.answers, terms, killed_at, (redeployed[0], redeployed[1]))
+    return Outcome(load.answers, terms, killed, (redeployed[0], redeployed[1]))
 
 
-def kill_a_replica() -> float:
-    """Send SIGKILL to a replica of the gateway; return when."""
+def kill_a_replica() -> tuple[float, float]:
+    """Send SIGKILL to a replica of the gateway; return when, and when it was gone."""
     import psutil
 
     replicas = [
@@ -207,7 +216,9 @@ def kill_a_replica() -> float:
     ]
     at = time.monotonic()
     replicas[0].kill()
-    return at
+    while replicas[0].is_running() and replicas[0].status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.001)
+    return at, time.monotonic()
 
 
 def redeploy(settings: object, platform: Settings) -> None:
@@ -236,7 +247,7 @@ def report(outcome: Outcome) -> str:
         ("moves of the alias", f"{len(outcome.terms) - 1}"),
         ("answers by version", by_version),
         ("answers of a version that was not current", f"{len(outcome.wrong())}"),
-        ("failed, under way at the replica that was killed", f"{len(cut)}"),
+        ("failed, under way or sent while the replica died", f"{len(cut)}"),
         ("failed otherwise", f"{len(failed) - len(cut)}"),
         ("what failed looked like", statuses or "nothing failed"),
         ("the new deployment took", f"{took:.1f} s"),

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, table, text
@@ -151,7 +151,11 @@ class Database:
     def _make_file(self) -> None:
         with storage_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # It holds hashes of keys.
+            # Only if it is not there: closing a file that SQLite has open in this process lets go of SQLite's locks on
+            # it, and what is written afterwards is lost once another process takes itself for the last one.
+            with suppress(FileExistsError):
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                os.close(os.open(self._path, flags, 0o600))  # It holds hashes of keys.
         # Going over to the write-ahead log does not wait for others by itself, and it is for good.
         lock = self._path.with_name(f".{self._path.name}.lock")
         with self._errors(), file_lock(lock, patience_s=self._patience_s):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +16,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import IntegrityError
 
 from rlplatform.errors import StorageError, StoreError
+from rlplatform.store.audit import AuditLog
 from rlplatform.store.database import Database, default_url
 from rlplatform.store.experiments import ExperimentStore
 from rlplatform.store.keys import KeyStore
@@ -151,3 +154,30 @@ def test_what_is_written_is_there_for_others(database: Database, tmp_path: Path)
     add(ExperimentStore(database), name="seen")
     with closing(sqlite3.connect(tmp_path / "home" / "rlplatform.db")) as other:
         assert other.execute("SELECT name FROM experiments").fetchall() == [("seen",)]
+
+
+def test_a_second_database_in_a_process_does_not_hide_what_the_first_writes_from_others(tmp_path: Path) -> None:
+    first, second = Database(default_url(tmp_path)), Database(default_url(tmp_path))
+    first.upgrade()
+    log = AuditLog(first)
+    log.record("test", "first", "x")
+    second.upgrade()
+    second.close()
+    for number in (2, 3):
+        log.record("test", "again", "x")
+        seen = subprocess.run(
+            [sys.executable, "-c", _COUNT_AND_CLOSE, str(tmp_path / "rlplatform.db")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert int(seen.stdout) == number  # and its connection was the last one, if SQLite has been misled
+    first.close()
+
+
+_COUNT_AND_CLOSE = """\
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM audit_log").fetchone()[0])
+connection.close()
+"""
