@@ -320,4 +320,4 @@ def connections(process: psutil.Process) -> list[Any]:
 
 def lives(process: psutil.Process) -> bool:
     """Whether a process still runs."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
