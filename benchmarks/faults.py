@@ -44,7 +44,6 @@ KINDS = {"process": 3, "node": 2, "driver": 2, "head": 1}
 WHAT = {"process": "a process that trains", "node": "a worker node", "driver": "the sweep's driver", "head": "the head"}
 TRIALS = 12
 TITLE = "Sweeps that lose processes, nodes, drivers and heads"
-COMMAND = "python -m benchmarks.faults"
 ABOUT = """A sweep of twelve trials of PPO on CartPole (12,288 steps each, checkpoints every 1,024), two at a time, is
 submitted as a job to a cluster of real nodes on one machine: a head that trains nothing, and two workers of one CPU.
 At moments drawn uniformly over the middle eight tenths of the time that the same sweep takes alone, something gets
@@ -289,7 +288,12 @@ def main() -> None:
             moments = sorted(rng.uniform(0.1, 0.9) * alone[-1].seconds for _ in range(KINDS[kind]))
             killed.append(run_sweep(kind, seed, moments, options.trials))
             _tell(killed[-1])
-            write_page(options.page, TITLE, COMMAND, f"{ABOUT}\n\n{report(alone, killed)}\n\n{describe_machine()}")
+            write_page(
+                options.page,
+                TITLE,
+                " ".join(["python -m benchmarks.faults", *sys.argv[1:]]),
+                f"{ABOUT}\n\n{report(alone, killed)}\n\n{describe_machine()}",
+            )
 
 
 def _tell(sweep: Sweep) -> None:
