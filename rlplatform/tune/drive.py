@@ -32,6 +32,8 @@ from rlplatform.tune.trainable import RunTrainable
 
 RECORD_S = 5.0
 """Seconds between two writes of the elapsed time into search.json."""
+HOPELESS = 5
+"""Trials that fail before any trial has a value, after which no other is tried: the rest would fail as they did."""
 PUSH_S = 60.0
 """Seconds at least between two copies of the folder, which are made when a trial has ended."""
 
@@ -118,6 +120,9 @@ class Drive:
             raise KeyboardInterrupt
         if self._interrupts.count:
             return Ending("stopped", "paused", f"interrupted by {self._interrupts.name}")
+        failed = [record for record in self._ledger.records() if record.state == "failed"]
+        if len(failed) == HOPELESS and not any(record.iteration for record in self._ledger.records()):
+            return Ending("failed", "paused", f"the first {HOPELESS} trials all failed, the first: {failed[0].reason}")
         if budget.steps is not None and self._ledger.trained_steps >= budget.steps:
             return Ending("completed", "stopped", f"the search's {budget.steps} steps are trained")
         if budget.hours is not None and time.monotonic() - self._began >= budget.hours * 3600:

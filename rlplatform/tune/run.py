@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlplatform.artifacts.mirror import mirrored
 from rlplatform.artifacts.search_dir import SearchDir
@@ -20,9 +18,6 @@ from rlplatform.errors import ResourceError
 from rlplatform.specs.search import SearchSpec
 from rlplatform.specs.search_checks import check_search
 from rlplatform.tune.progress import OnSearchProgress, SearchResult
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 HERE = RayOptions()
 """On RAY_ADDRESS, else on a local Ray."""
@@ -89,24 +84,15 @@ def _run(
     options: RayOptions,
     on_progress: OnSearchProgress | None,
 ) -> SearchResult:
-    with _environment(), ThreadPoolExecutor(1) as pool:
-        preparing = pool.submit(_prepare, spec)  # imports for seconds, while Ray starts
-        with ray_session(options.address, num_cpus=options.num_cpus, num_gpus=options.num_gpus):
-            drive, asked = preparing.result()
-            concurrent = _concurrent(spec, asked, options)
-            search = search or SearchDir.create(home, spec)
-            with search.lock(), mirrored(search.path) as push, catch_interrupts() as interrupts:
-                result: SearchResult = drive.Drive(
-                    search,
-                    spec,
-                    asked,
-                    concurrent,
-                    options.max_retries,
-                    interrupts,
-                    on_progress,
-                    push,
-                ).run()
-                return result
+    asked = booking(spec.run)
+    with _environment(), ray_session(options.address, num_cpus=options.num_cpus, num_gpus=options.num_gpus):
+        concurrent = _concurrent(spec, asked, options)
+        search = search or SearchDir.create(home, spec)
+        with search.lock(), mirrored(search.path) as push, catch_interrupts() as interrupts:
+            from rlplatform.tune.drive import Drive  # Ray Tune, which reads our variables when it is imported
+
+            retries = options.max_retries
+            return Drive(search, spec, asked, concurrent, retries, interrupts, on_progress, push).run()
 
 
 def _concurrent(spec: SearchSpec, asked: Booking, options: RayOptions) -> int:
@@ -127,14 +113,6 @@ def _concurrent(spec: SearchSpec, asked: Booking, options: RayOptions) -> int:
             f"them: {describe(nodes)}. Lower `budget.concurrent` or `run.resources.memory_bytes`."
         )
     return min(wanted, how_many_fit(asked, nodes))
-
-
-def _prepare(spec: SearchSpec) -> tuple[ModuleType, Booking]:
-    """Import Tune and torch, and try the base run's environment."""
-    from rlplatform.train.resolve import resolve
-    from rlplatform.tune import drive
-
-    return drive, booking(resolve(spec.run))
 
 
 @contextmanager
