@@ -30,7 +30,8 @@ from rlplatform.logs import configure, get_logger
 STOPS = frozenset({signal.SIGINT, signal.SIGTERM})
 _WATCHED = STOPS | {signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
-_LONG_S = 3600.0
+_LOOK_S = 1.0
+"""How long to wait for a signal at most: in a process with other threads, one of them may take the command's SIGCHLD."""
 
 _log = get_logger(__name__)
 
@@ -122,7 +123,7 @@ class _Attempt:
             _log.warning("the command did not stop within %g s and is killed", self._limits.stop_wait_s)
         if next_look.send is not None:
             _signal_all(pid, next_look.send)
-        wait_s = _LONG_S if next_look.again_in_s is None else next_look.again_in_s
+        wait_s = _LOOK_S if next_look.again_in_s is None else min(_LOOK_S, next_look.again_in_s)
         got = signal.sigtimedwait(_WATCHED, wait_s)
         if got is not None and got.si_signo in STOPS:
             self._ask("stop")
