@@ -31,7 +31,7 @@ STOPS = frozenset({signal.SIGINT, signal.SIGTERM})
 _WATCHED = STOPS | {signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 1.0
-"""How long to wait for a signal at most: in a process with other threads, one of them may take the command's SIGCHLD."""
+"""Longest wait for a signal: in a process with other threads, one of them may take the SIGCHLD of the command."""
 
 _log = get_logger(__name__)
 
