@@ -2,6 +2,7 @@
 
     python -m benchmarks.env_backends                     all backends against DummyVecEnv, then the scaling of `ray`
     python -m benchmarks.env_backends --rounds 3 --no-ray
+    python -m benchmarks.env_backends --only-ray          the scaling of `ray` again, on a page of its own
 
 Compared is what a training loop pays: `VecEnv.step` with everything that Stable-Baselines3 gets from it. A round runs
 DummyVecEnv and then the backend on the same actions; the ratio is of that pair, so that what else the machine does
@@ -30,6 +31,7 @@ from rlplatform.envs.make import make_vec_env
 from rlplatform.specs.run import Backend, EnvSpec
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results" / "env_backends.md"
+RAY_PAGE = PAGE.with_name("ray_backend.md")
 CASES: tuple[tuple[str, int, tuple[Backend, ...]], ...] = (
     ("CartPole-v1", 1, ("sync", "vector")),
     ("CartPole-v1", 4, ("sync", "vector")),
@@ -80,14 +82,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--no-ray", action="store_true")
+    parser.add_argument("--only-ray", action="store_true")
     options = parser.parse_args()
-    body = [_backends_table(options.rounds)]
+    body = [] if options.only_ray else [_backends_table(options.rounds)]
     if not options.no_ray:
         with ray_session(num_cpus=max(workers for workers, _ in SLOW_CASES)):
             body.append(_ray_table())
     body.append(f"{describe_machine()} Load average while measuring: {os.getloadavg()[1]:.1f}.")
-    write_page(PAGE, "Environment backends", "python -m benchmarks.env_backends", "\n\n".join(body))
-    print(PAGE.read_text())
+    command = "python -m benchmarks.env_backends"
+    if options.only_ray:
+        write_page(RAY_PAGE, "The `ray` backend", f"{command} --only-ray", "\n\n".join(body))
+    else:
+        write_page(PAGE, "Environment backends", command, "\n\n".join(body))
 
 
 def compare(env_id: str, n_envs: int, backend: Backend, n_rounds: int) -> Comparison:
