@@ -23,12 +23,12 @@ from typing import Any, Literal
 from pydantic import JsonValue, ValidationError
 
 from rlplatform.artifacts.atomic import recover_dirs, replace_dir, storage_errors, write_json, write_text
+from rlplatform.artifacts.listing import folder_names, newest_first
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
 from rlplatform.artifacts.provenance import command_line, git_revision, job_id, machine, package_versions
 from rlplatform.artifacts.run_record import Amendment, Attempt, RunProgress, RunRecord
 from rlplatform.artifacts.run_state import AT_REST, FINISHED, transition
 from rlplatform.errors import RunNotFound, RunStateError, StorageError, did_you_mean
-from rlplatform.logs import get_logger
 from rlplatform.names import (
     BEST_DIR,
     CHECKPOINTS_DIR,
@@ -54,8 +54,6 @@ AttemptEnd = Literal["completed", "stopped", "paused", "failed", "queued"]
 
 _LOCK_PATIENCE_S = 1.0
 """Longer than `is_locked` of somebody else holds the lock."""
-
-_log = get_logger(__name__)
 
 
 class RunDir:
@@ -125,7 +123,7 @@ class RunDir:
             if path.name and (place / RUN_FILE).is_file():
                 return cls(place)
         wanted = str(run_id_or_path)
-        known = _run_ids(home)
+        known = folder_names(home / RUNS_DIR)
         begins = [wanted] if wanted in known else [run_id for run_id in known if wanted and run_id.startswith(wanted)]
         if len(begins) == 1:
             return cls(home / RUNS_DIR / begins[0])
@@ -350,21 +348,7 @@ class RunDir:
 
 def list_runs(home: Path) -> list[RunRecord]:
     """Return the records of all runs below ``home``, newest first; unreadable ones are logged and left out."""
-    records = []
-    for run_id in _run_ids(home):
-        try:
-            records.append(RunDir(home / RUNS_DIR / run_id).read())
-        except StorageError as error:
-            _log.warning("%s", error)
-    return sorted(records, key=lambda record: (record.created_at, record.id), reverse=True)
-
-
-def _run_ids(home: Path) -> list[str]:
-    try:
-        with os.scandir(home / RUNS_DIR) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-    except FileNotFoundError:
-        return []
+    return newest_first(home / RUNS_DIR, lambda path: RunDir(path).read())
 
 
 def _new_id(spec: RunSpec, now: datetime) -> str:

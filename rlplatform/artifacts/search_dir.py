@@ -24,12 +24,12 @@ from pydantic import ValidationError
 
 from rlplatform.artifacts.atomic import replace_dir, storage_errors, write_text
 from rlplatform.artifacts.jsonl import read_jsonl
+from rlplatform.artifacts.listing import folder_names, newest_first
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
 from rlplatform.artifacts.provenance import command_line, git_revision, job_id, machine, package_versions
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.search_record import SearchRecord, TrialRecord
 from rlplatform.errors import RunNotFound, RunStateError, StorageError, did_you_mean
-from rlplatform.logs import get_logger
 from rlplatform.names import (
     HOME_ENV_VAR,
     LOCK_FILE,
@@ -44,8 +44,6 @@ from rlplatform.names import (
 )
 from rlplatform.specs.search import SearchSpec
 from rlplatform.specs.search_load import dump_search_spec, load_search_spec
-
-_log = get_logger(__name__)
 
 
 class SearchDir:
@@ -101,7 +99,7 @@ class SearchDir:
         path = Path(search_id_or_path)
         if (path / SEARCH_FILE).is_file():
             return cls(path)
-        wanted, known = str(search_id_or_path), _search_ids(home)
+        wanted, known = str(search_id_or_path), folder_names(home / SEARCHES_DIR)
         begins = [wanted] if wanted in known else [name for name in known if wanted and name.startswith(wanted)]
         if len(begins) == 1:
             return cls(home / SEARCHES_DIR / begins[0])
@@ -238,21 +236,7 @@ class SearchDir:
 
 def list_searches(home: Path) -> list[SearchRecord]:
     """Return the records of all searches below ``home``, newest first; unreadable ones are logged and left out."""
-    records = []
-    for search_id in _search_ids(home):
-        try:
-            records.append(SearchDir(home / SEARCHES_DIR / search_id).read())
-        except StorageError as error:
-            _log.warning("%s", error)
-    return sorted(records, key=lambda record: (record.created_at, record.id), reverse=True)
-
-
-def _search_ids(home: Path) -> list[str]:
-    try:
-        with os.scandir(home / SEARCHES_DIR) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-    except FileNotFoundError:
-        return []
+    return newest_first(home / SEARCHES_DIR, lambda path: SearchDir(path).read())
 
 
 def _write_record(path: Path, record: SearchRecord) -> None:
