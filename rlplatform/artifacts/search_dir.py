@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rlplatform.artifacts.atomic import replace_dir, storage_errors, write_text
+from rlplatform.artifacts.atomic import recover_files, replace_dir, storage_errors, write_text
 from rlplatform.artifacts.jsonl import read_jsonl
 from rlplatform.artifacts.listing import folder_names, newest_first
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
@@ -146,13 +146,13 @@ class SearchDir:
         return self.read()
 
     def spec(self) -> SearchSpec:
-        """Return what was asked for.
+        """Return what was asked for; this process's variables have no say in it.
 
         Raises:
             SpecError: If search.yaml was edited into something invalid.
             StorageError: If it cannot be read.
         """
-        return load_search_spec(self.spec_path)
+        return load_search_spec(self.spec_path, environ={})
 
     def read(self) -> SearchRecord:
         """Return the search's record.
@@ -227,6 +227,8 @@ class SearchDir:
             if not got:
                 holder = lock_note(self.path / LOCK_FILE) or "another process"
                 raise RunStateError(f"Search {self.id} is being run by {holder}. Stop that first.")
+            for file in (TRIALS_FILE, SEARCH_STATE_FILE):
+                recover_files(self.path, file)
             yield
 
     def is_alive(self) -> bool:

@@ -22,8 +22,9 @@ from rlplatform.artifacts.atomic import storage_errors, write_bytes
 from rlplatform.artifacts.run_state import AT_REST
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.artifacts.search_record import TrialRecord
-from rlplatform.errors import CheckpointError, StorageError
+from rlplatform.errors import CheckpointError
 from rlplatform.logs import get_logger
+from rlplatform.names import TRIALS_DIR
 from rlplatform.specs.search import SearchSpec
 from rlplatform.tune.ledger import Ledger
 from rlplatform.tune.queue import TrialQueue
@@ -55,17 +56,20 @@ def read_state(search: SearchDir, spec: SearchSpec) -> SavedState | None:
     """Return what a search goes on from; None if it died before there was anything.
 
     Raises:
-        CheckpointError: It was written for another search.yaml, or by another version.
+        CheckpointError: It was written for another search.yaml, or by another version, or is damaged.
+        StorageError: It is there and cannot be read.
     """
-    try:
-        with storage_errors(search.state_path):
-            data = search.state_path.read_bytes()
-    except StorageError:
+    if not search.state_path.exists():
         return None
+    with storage_errors(search.state_path):
+        data = search.state_path.read_bytes()
     try:
         state = pickle.loads(data)  # our own file; a search's folder is as trusted as a run's
-    except (AttributeError, ImportError, pickle.UnpicklingError, EOFError) as error:
-        raise CheckpointError(f"{search.state_path} cannot be read by this version: {error}.") from error
+    except (AttributeError, ImportError, LookupError, TypeError, ValueError, pickle.UnpicklingError, EOFError) as error:
+        raise CheckpointError(
+            f"{search.state_path} cannot be read by this version: {error}. The trials' runs are in "
+            f"{search.path / TRIALS_DIR}, and `rlplatform searches report {search.id}` still tells what they came to."
+        ) from error
     if not isinstance(state, SavedState) or state.format != FORMAT:
         raise CheckpointError(f"{search.state_path} is of another version. Finish the search with that one.")
     if state.spec_digest != spec.digest():

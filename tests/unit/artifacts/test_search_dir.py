@@ -35,6 +35,12 @@ def test_a_search_is_found_by_its_id_the_beginning_of_it_and_its_path(tmp_path: 
         SearchDir.open(tmp_path / "elsewhere", "first")
 
 
+def test_what_was_asked_for_does_not_depend_on_who_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = SearchDir.create(tmp_path, small_search())
+    monkeypatch.setenv("RLPLATFORM_SET__ENV__N_ENVS", "7")
+    assert search.spec() == small_search()
+
+
 def test_the_last_word_about_a_trial_holds(tmp_path: Path) -> None:
     search = SearchDir.create(tmp_path, small_search())
     assert search.trials() == []
@@ -57,7 +63,10 @@ def test_a_value_that_is_no_number_is_none(tmp_path: Path) -> None:
 def test_one_process_drives_a_search(tmp_path: Path) -> None:
     search = SearchDir.create(tmp_path, small_search())
     assert not search.is_alive()
+    left = search.path / ".state.pkl.0a1b2c3d.tmp"
+    left.touch()
     with search.lock():
+        assert not left.exists()
         assert search.is_alive()
         with pytest.raises(RunStateError, match="is being run by process"), SearchDir(search.path).lock():
             pass

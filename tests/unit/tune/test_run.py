@@ -10,7 +10,7 @@ import pytest
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.cluster.resources import Booking
 from rlplatform.cluster.runner import RayOptions
-from rlplatform.errors import CheckpointError, ResourceError, SpecError
+from rlplatform.errors import CheckpointError, ResourceError, SpecError, StorageError
 from rlplatform.tune import run
 from rlplatform.tune.ledger import Ledger
 from rlplatform.tune.run import run_search
@@ -66,6 +66,10 @@ def test_a_search_that_died_before_it_wrote_anything_begins_anew(tmp_path: Path)
     assert read_state(search, search.spec()) is None
     search.state_path.write_bytes(b"not a pickle")
     with pytest.raises(CheckpointError, match=r"state\.pkl cannot be read by this version"):
+        read_state(search, search.spec())
+    search.state_path.unlink()
+    search.state_path.mkdir()  # there, and not readable: to begin anew would train everything twice
+    with pytest.raises(StorageError, match=r"state\.pkl"):
         read_state(search, search.spec())
 
 
