@@ -17,12 +17,12 @@ import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rlplatform import names
+from rlplatform.cluster.jobs import revivals, revived_id
 from rlplatform.logs import get_logger
 
 LOOK_EVERY_S = 5.0
 MAX_REVIVALS = 10
 """How often a job is submitted again; one that takes its node down each time must end."""
-_MARK = ".revived-"
 _ENDED = {JobStatus.SUCCEEDED, JobStatus.STOPPED}
 
 _log = get_logger(__name__)
@@ -44,8 +44,7 @@ class JobState:
     @property
     def revivals(self) -> int:
         """How often the job had been submitted again, this submission included."""
-        number = self.submission_id.removeprefix(self.job + _MARK)
-        return int(number) if number.isdecimal() else 0
+        return revivals(self.submission_id, self.job)
 
 
 def lost_jobs(jobs: Iterable[JobState], living_nodes: Set[str]) -> list[JobState]:
@@ -68,11 +67,6 @@ def lost_jobs(jobs: Iterable[JobState], living_nodes: Set[str]) -> list[JobState
         and job.status not in _ENDED
         and job.revivals < MAX_REVIVALS
     ]
-
-
-def next_submission_id(job: JobState) -> str:
-    """Return the id under which a lost job is submitted again; two who try get the same, and one of them is refused."""
-    return f"{job.job}{_MARK}{job.revivals + 1}"
 
 
 class JobWatch:
@@ -107,7 +101,7 @@ class JobWatch:
         self._nodes_seen = living
 
     def _revive(self, client: JobSubmissionClient, lost: JobState, details: Any) -> None:
-        submission_id = next_submission_id(lost)
+        submission_id = revived_id(lost.job, lost.revivals + 1)
         _log.warning("job %s: its driver died with its node; submitted again as %s", lost.job, submission_id)
         client.submit_job(
             entrypoint=details.entrypoint,

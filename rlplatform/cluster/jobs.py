@@ -32,6 +32,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PYTHON = re.compile(r"python[\d.]*")
 _RAYS_MARGIN_S = 10
 """How much longer Ray waits than the supervisor, so that it is the latter who ends a command that does not stop."""
+_REVIVED = ".revived-"
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ class Job:
     """What is known of a job."""
 
     id: str
+    """Id of its newest submission; another one than the name where the job was revived after the loss of its node."""
     name: str
-    """The id that its runs know; another one where the job was revived after the loss of its node."""
+    """The id that it was submitted under, which its runs know and commands take."""
     status: str
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     command: str
@@ -150,20 +152,25 @@ class Jobs:
                 return Submitted(self.get(request.job_id), new=True)
 
     def all(self) -> list[Job]:
-        """Return the cluster's jobs, the newest first; programs that connect without the Jobs API are none."""
+        """Return the cluster's jobs, the newest first; programs that connect without the Jobs API are none.
+
+        A job that was revived is there once, as its newest submission: Ray takes the lost ones for running or failed.
+        """
         with talking_to(self.address):
             found = [_job(details) for details in self._client.list_jobs() if details.submission_id]
+        newest = {job.name: job for job in sorted(found, key=lambda job: revivals(job.id, job.name))}
         never = datetime.min.replace(tzinfo=UTC)
-        return sorted(found, key=lambda job: (job.started_at or never, job.id), reverse=True)
+        return sorted(newest.values(), key=lambda job: (job.started_at or never, job.id), reverse=True)
 
     def get(self, job: str) -> Job:
-        """Find a job by its id, or the unique beginning of its id.
+        """Find a job by its id, or the unique beginning of its id; of one that was revived, any of its ids will do.
 
         Raises:
             UnknownNameError: There is no such job.
             JobError: Several begin so.
         """
-        known = {one.id: one for one in self.all()}
+        known = {one.name: one for one in self.all()}
+        job = job if job in known else job.rpartition(_REVIVED)[0] or job
         if job in known:
             return known[job]
         begins = [one for one in known if job and one.startswith(job)]
@@ -193,30 +200,53 @@ class Jobs:
 
     def wait(self, job: Job) -> Job:
         """Return a job once it has ended."""
-        while not (now := self.get(job.id)).ended:
+        while not (now := self.get(job.name)).ended:
             time.sleep(POLL_S)
         return now
 
     def stop(self, job: Job) -> None:
-        """Ask a job to stop; its command writes its checkpoints first.
+        """Ask a job to stop; its command writes its checkpoints first. One that has just lost its node is waited for.
 
         Raises:
-            JobError: It has ended already.
+            JobError: It has ended already, or its node is gone and nobody submits it again.
         """
         if job.ended:
-            raise JobError(f"Job {job.id} is over: it is {job.status}. There is nothing to stop.")
+            raise JobError(f"Job {job.name} is over: it is {job.status}. There is nothing to stop.")
+        deadline = time.monotonic() + START_PATIENCE_S
+        while not self._stopped(job.name):
+            if time.monotonic() > deadline:
+                raise JobError(
+                    f"Job {job.name} has no process that could be stopped: it was lost with its node. Its runs stop by "
+                    "themselves; `rlplatform runs list` shows them."
+                )
+            time.sleep(POLL_S)
+
+    def _stopped(self, name: str) -> bool:
+        """Ask the newest submission of a job to stop; return False where Ray knows no process of it."""
+        now = self.get(name)
         with talking_to(self.address):
-            self._client.stop_job(job.id)
+            return now.ended or self._client.stop_job(now.id)
 
     def _find(self, request: JobRequest) -> Job | None:
         """Return the job that a request made before; an error if its id stands for something else."""
-        found = next((job for job in self.all() if job.id == request.job_id), None)
+        found = next((job for job in self.all() if job.name == request.job_id), None)
         if found is not None and found.entrypoint != request.entrypoint():
             raise JobError(
-                f"There is a job {found.id!r} with another command or other limits: {found.entrypoint}. "
+                f"There is a job {found.name!r} with another command or other limits: {found.entrypoint}. "
                 f"Asked for: {request.entrypoint()}. Give another `--id`, or leave it out."
             )
         return found
+
+
+def revivals(submission_id: str, job: str) -> int:
+    """Return how often a job had been submitted again after the loss of its node, this submission included."""
+    number = submission_id.removeprefix(job + _REVIVED)
+    return int(number) if number.isdecimal() and number != submission_id else 0
+
+
+def revived_id(job: str, revival: int) -> str:
+    """Return the id under which a job is submitted again; two who do so get the same, and one of them is refused."""
+    return f"{job}{_REVIVED}{revival}"
 
 
 def new_job_id() -> str:

@@ -88,7 +88,7 @@ def submit(
     if as_json:
         print_json(done.job)
         return
-    print(done.job.id)
+    print(done.job.name)
     _suggest(done.job)
 
 
@@ -183,7 +183,7 @@ def _watch_and_exit(jobs: Jobs, job: Job, as_json: bool) -> None:
     try:
         ended = jobs.follow(job, sys.stderr.write if as_json else sys.stdout.write)
     except KeyboardInterrupt:
-        say("", f"Job {job.id} goes on. Stop it by `rlplatform jobs stop {job.id}`.")
+        say("", f"Job {job.id} goes on. Stop it by `rlplatform jobs stop {job.name}`.")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print_json(ended)
@@ -210,10 +210,10 @@ def _status(job: Job) -> str:
 
 def _suggest(job: Job) -> None:
     """Say what can be typed next."""
-    commands = [(f"rlplatform jobs logs {job.id}" + ("" if job.ended else " --follow"), "read what it prints")]
+    commands = [(f"rlplatform jobs logs {job.name}" + ("" if job.ended else " --follow"), "read what it prints")]
     if not job.ended:
-        commands.append((f"rlplatform jobs stop {job.id}", "stop it with checkpoints"))
-    next_commands((f"rlplatform jobs status {job.id}", "see how it is, and its runs"), *commands)
+        commands.append((f"rlplatform jobs stop {job.name}", "stop it with checkpoints"))
+    next_commands((f"rlplatform jobs status {job.name}", "see how it is, and its runs"), *commands)
 
 
 def _check_code(working_dir: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from ray.job_submission import JobStatus
 
-from rlplatform.cluster.job_revival import MAX_REVIVALS, JobState, lost_jobs, next_submission_id
+from rlplatform.cluster.job_revival import MAX_REVIVALS, JobState, lost_jobs
+from rlplatform.cluster.jobs import revived_id
 
 GONE = JobState("sweep", "sweep", JobStatus.RUNNING, driver_node="old head", exit_code=None)
 LIVING = {"new head", "worker"}
@@ -33,11 +34,10 @@ def test_a_job_that_lives_waits_or_has_ended_is_left_alone(job: JobState) -> Non
 
 
 def test_only_the_newest_submission_of_a_job_counts() -> None:
-    revived = JobState(next_submission_id(GONE), "sweep", JobStatus.RUNNING, "new head", None)
+    revived = JobState(revived_id("sweep", 1), "sweep", JobStatus.RUNNING, "new head", None)
     assert (revived.submission_id, revived.job, revived.revivals) == ("sweep.revived-1", "sweep", 1)
     assert lost_jobs([revived, GONE], LIVING) == []
     assert lost_jobs([GONE, revived], {"worker"}) == [revived]
-    assert next_submission_id(revived) == "sweep.revived-2"
 
 
 def test_a_job_that_takes_its_node_down_each_time_ends() -> None:

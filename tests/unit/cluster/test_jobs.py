@@ -16,8 +16,9 @@ from ray.exceptions import AuthenticationError
 from rlplatform.cluster import dashboard, jobs
 from rlplatform.cluster.dashboard import dashboard_address, talking_to
 from rlplatform.cluster.job_supervision import Limits
-from rlplatform.cluster.jobs import JobRequest, Jobs, new_job_id
+from rlplatform.cluster.jobs import JobRequest, Jobs, Submitted, new_job_id, revivals, revived_id
 from rlplatform.errors import JobError, ResourceError, UnknownNameError
+from rlplatform.names import JOB_NAME_METADATA
 
 REQUEST = JobRequest("sweep-7", ("python", "jobs/train.py", "a b.yaml"), Limits(2, 7200.0, 60.0))
 
@@ -28,6 +29,7 @@ class Cluster:
     def __init__(self) -> None:
         self.jobs: list[SimpleNamespace] = []
         self.stopped: list[str] = []
+        self.lost: list[str] = []
         self.before_submitting: Callable[[], None] = lambda: None
 
     def submit_job(self, *, entrypoint: str, submission_id: str, runtime_env: Any, metadata: dict[str, str]) -> str:
@@ -55,8 +57,9 @@ class Cluster:
     def list_jobs(self) -> list[SimpleNamespace]:
         return self.jobs
 
-    def stop_job(self, job: str) -> None:
+    def stop_job(self, job: str) -> bool:
         self.stopped.append(job)
+        return job not in self.lost
 
 
 @pytest.fixture
@@ -143,6 +146,38 @@ def test_only_what_goes_on_can_be_stopped(cluster: Cluster) -> None:
     with pytest.raises(JobError, match="Job one is over: it is SUCCEEDED"):
         Jobs().stop(Jobs().get("one"))
     assert cluster.stopped == ["one"]
+
+
+def test_a_job_that_lost_its_node_is_its_newest_submission(cluster: Cluster) -> None:
+    metadata = {JOB_NAME_METADATA: "sweep-7"}
+    for revival in (10, 9):
+        cluster.add(revived_id("sweep-7", revival), REQUEST.entrypoint(), metadata)
+    cluster.add("sweep-7", REQUEST.entrypoint(), metadata)
+    (job,) = Jobs().all()
+    assert (job.id, job.name) == ("sweep-7.revived-10", "sweep-7")
+    assert [Jobs().get(name) for name in ("sweep-7", "sw", "sweep-7.revived-9")] == [job] * 3
+    assert Jobs().submit(REQUEST) == Submitted(job, new=False)
+    cluster.jobs[0].status = "SUCCEEDED"
+    assert Jobs().wait(job).status == "SUCCEEDED"
+
+
+def test_a_job_of_a_lost_node_is_stopped_once_it_is_submitted_again(cluster: Cluster) -> None:
+    lost, metadata = cluster.add("sweep-7"), {JOB_NAME_METADATA: "sweep-7"}
+    cluster.lost.append(lost.submission_id)
+    stop_job = cluster.stop_job
+
+    def stop(job: str) -> bool:
+        if len(cluster.stopped) == 2:
+            cluster.add("sweep-7.revived-1", metadata=metadata)
+        return stop_job(job)
+
+    cluster.stop_job = stop  # type: ignore[method-assign]
+    Jobs().stop(Jobs().get("sweep-7"))
+    assert cluster.stopped == ["sweep-7", "sweep-7", "sweep-7", "sweep-7.revived-1"]
+
+
+def test_a_number_is_a_name_of_a_job_too() -> None:
+    assert [revivals("7", "7"), revivals("7.revived-2", "7"), revivals("77", "7")] == [0, 2, 0]
 
 
 @pytest.mark.parametrize("job_id", ["", "-x", "a b", "../x", "a/b", "x" * 101])
