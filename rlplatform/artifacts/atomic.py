@@ -107,6 +107,29 @@ def recover_dirs(parent: Path, pattern: str = "*") -> None:
                 shutil.rmtree(temporary)
 
 
+def recover_files(parent: Path, pattern: str = "*") -> None:
+    """Remove the temporary files that killed writers left in ``parent``.
+
+    Only who keeps every writer of those files out may call this: it cannot tell a dead writer's from a living one's.
+
+    Args:
+        parent: The folder that holds the files.
+        pattern: Glob pattern of the files' names.
+    """
+    with storage_errors(parent):
+        for temporary in parent.glob(f".{pattern}.*.tmp"):
+            if temporary.is_file():
+                temporary.unlink()
+
+
+def remove_dir(folder: Path) -> None:
+    """Remove a folder that vanishes at once; `recover_dirs` clears what a kill leaves of it."""
+    dying = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    with storage_errors(folder):
+        os.rename(folder, dying)
+        shutil.rmtree(dying)
+
+
 def sync_folder(folder: Path) -> None:
     """Force the names in ``folder`` to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from rlplatform.artifacts.atomic import storage_errors
+from rlplatform.artifacts.atomic import remove_dir
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.run_record import RunRecord
 from rlplatform.artifacts.run_state import FINISHED, RunState
@@ -75,11 +74,8 @@ def remove_runs(home: Path, decisions: Iterable[PruneDecision]) -> tuple[str, ..
     for decision in decisions:
         if decision.remove:
             run = RunDir.open(home, decision.run_id)
-            with run.lock(), storage_errors(run.path):
-                # Renamed first: killed in the middle of removing, no half of a run is left under its name.
-                trash = run.path.with_name(f".{run.id}.removed")
-                os.rename(run.path, trash)
-                shutil.rmtree(trash)
+            with run.lock():
+                remove_dir(run.path)
             removed.append(decision.run_id)
     return tuple(removed)
 

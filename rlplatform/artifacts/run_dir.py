@@ -4,7 +4,7 @@
         spec.yaml  run.json  metrics.jsonl  evaluations.jsonl  metrics.csv  tb/  checkpoints/  best/
 
 Who may write what: the process that holds the lock writes everything; any process may change run.json through
-`RunDir.edit` and leave a request.
+`RunDir.edit` and leave a request, each under the record's lock. So who holds both is the only writer.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import JsonValue, ValidationError
 
-from rlplatform.artifacts.atomic import recover_dirs, replace_dir, storage_errors, write_json, write_text
+from rlplatform.artifacts.atomic import recover_dirs, recover_files, replace_dir, storage_errors, write_json, write_text
 from rlplatform.artifacts.listing import folder_names, newest_first
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
 from rlplatform.artifacts.provenance import command_line, git_revision, job_id, machine, package_versions
@@ -225,7 +225,7 @@ class RunDir:
             RunStateError: If the state machine forbids the new state.
             StorageError: If run.json cannot be read or written.
         """
-        with file_lock(self.path / RECORD_LOCK_FILE):
+        with self._record_lock():
             old = self.read()
             new = RunRecord.model_validate({**dict(old), **change(old)})
             try:
@@ -322,7 +322,12 @@ class RunDir:
                 )
             recover_dirs(self.path, BEST_DIR)
             recover_dirs(self.checkpoints_path)
+            with self._record_lock():
+                recover_files(self.path)
             yield
+
+    def _record_lock(self) -> AbstractContextManager[bool]:
+        return file_lock(self.path / RECORD_LOCK_FILE)
 
     def is_alive(self) -> bool:
         """Return whether some process holds the run's lock. A run that is ``running`` and not alive was killed."""
@@ -330,7 +335,8 @@ class RunDir:
 
     def request(self, action: Action) -> None:
         """Ask the process that trains the run to pause or stop at its next boundary."""
-        write_json(self.path / REQUEST_FILE, {"action": action, "requested_at": datetime.now(UTC).isoformat()})
+        with self._record_lock():
+            write_json(self.path / REQUEST_FILE, {"action": action, "requested_at": datetime.now(UTC).isoformat()})
 
     def pending_request(self) -> Action | None:
         """Return what was asked of the run and not yet cleared. Costs one failed ``open`` when nothing was."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlplatform.artifacts.atomic import recover_dirs, replace_dir, write_json, write_text
+from rlplatform.artifacts.atomic import recover_dirs, recover_files, replace_dir, write_json, write_text
 from rlplatform.errors import StorageError
 
 
@@ -125,6 +125,16 @@ def test_recover_dirs_drops_the_old_folder_when_the_new_one_has_its_name(tmp_pat
     recover_dirs(tmp_path, "best")
     assert names_in(tmp_path) == ["best"]
     assert (tmp_path / "best" / "model.zip").read_text() == "best"
+
+
+def test_recover_files_removes_what_writers_left_of_the_named_files(tmp_path: Path) -> None:
+    for name in (".state.pkl.12ab34cd.tmp", ".search.json.12ab34cd.tmp", "state.pkl"):
+        (tmp_path / name).touch()
+    (tmp_path / ".best.12ab34cd.tmp").mkdir()
+    recover_files(tmp_path, "state.pkl")
+    assert names_in(tmp_path) == [".best.12ab34cd.tmp", ".search.json.12ab34cd.tmp", "state.pkl"]
+    recover_files(tmp_path)
+    assert names_in(tmp_path) == [".best.12ab34cd.tmp", "state.pkl"]
 
 
 def test_recover_dirs_touches_neither_other_folders_nor_files_being_written(tmp_path: Path) -> None:

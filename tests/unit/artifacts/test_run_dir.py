@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 
 from rlplatform.artifacts.atomic import write_text
+from rlplatform.artifacts.locks import file_lock
 from rlplatform.artifacts.provenance import package_versions
 from rlplatform.artifacts.run_dir import RunDir, list_runs
 from rlplatform.artifacts.run_record import RunProgress
 from rlplatform.errors import RunNotFound, RunStateError, StorageError
+from rlplatform.names import RECORD_LOCK_FILE
 from rlplatform.specs.run import RunSpec
 
 UPDATE_PROGRESS = """
@@ -241,6 +244,32 @@ def test_locking_clears_up_what_a_killed_process_left(run: RunDir) -> None:
         assert run.best_path.is_dir()
         assert list(run.checkpoints_path.iterdir()) == []
         assert not list(run.path.glob(".best.*"))
+
+
+def test_locking_sweeps_the_files_of_killed_writers(run: RunDir) -> None:
+    for name in ("run.json", "request.json", "spec.yaml"):
+        (run.path / f".{name}.0a1b2c3d.tmp").write_text("hal", encoding="utf-8")
+    with run.lock():
+        assert not list(run.path.glob("*.tmp"))
+        assert run.read().state == "created"
+
+
+def test_locking_waits_for_whoever_writes_the_record(run: RunDir) -> None:
+    written = run.path / ".run.json.0a1b2c3d.tmp"
+    swept = threading.Event()
+
+    def sweep() -> None:
+        with run.lock():
+            swept.set()
+
+    sweeper = threading.Thread(target=sweep)
+    with file_lock(run.path / RECORD_LOCK_FILE):
+        written.touch()
+        sweeper.start()
+        assert not swept.wait(0.1)
+        assert written.exists()
+    sweeper.join()
+    assert not written.exists()
 
 
 def test_a_request_is_seen_until_it_is_cleared(run: RunDir) -> None:
