@@ -8,7 +8,7 @@ depends on the number of environment steps alone, so that a resumed run does the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlplatform import names
-from rlplatform.artifacts.atomic import replace_dir, write_json
-from rlplatform.artifacts.checkpoint import Checkpoint, CheckpointStore, Kind
+from rlplatform.artifacts.checkpoint import Checkpoint, CheckpointStore, FileRecord, Kind
 from rlplatform.artifacts.jsonl import JsonlWriter, read_jsonl
 from rlplatform.artifacts.mirror import Push, mirrored
 from rlplatform.artifacts.run_dir import RunDir
@@ -27,13 +26,14 @@ from rlplatform.errors import CheckpointError, RlPlatformError, TrainingFailed
 from rlplatform.logs import get_logger
 from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import RunSpec
+from rlplatform.train.best_policy import restore_best, save_best, write_best
 from rlplatform.train.early_stop import EvaluationHistory, after_evaluation
 from rlplatform.train.evaluate import EvalResult, evaluate
 from rlplatform.train.initialize import start_from_policy
 from rlplatform.train.metrics import JsonlSink, Metrics, Sink, TensorBoardSink, WandbSink
 from rlplatform.train.metrics_csv import write_csv
 from rlplatform.train.normalizer import Normalizer
-from rlplatform.train.policy_folder import Policy, save_policy
+from rlplatform.train.policy_folder import Policy
 from rlplatform.train.progress import Listener, Progress, SilentListener
 from rlplatform.train.resolve import resolve
 from rlplatform.train.seeding import derive_seed, preserved_rng
@@ -270,6 +270,7 @@ class Trainer:
                 _log.warning("every checkpoint of run %s is damaged; it starts again at step 0", self.run_dir.id)
             if self.spec.init_from is not None:
                 start_from_policy(self.session, self.spec.init_from, self.run_dir.home)
+        restore_best(self.run_dir, checkpoint)
         _log.info(
             "run %s at step %d on %s; %d environments (%s), restored by %s",
             self.run_dir.id,
@@ -313,13 +314,18 @@ class Trainer:
             session.rebuild_envs()
         offsets = (self._records.sync(), self._evaluations.sync())
         extra = {"history": asdict(self._history), "offsets": offsets, "early_stop": self._early_stop}
+
+        def fill(folder: Path, donor: Checkpoint | None) -> Mapping[str, FileRecord]:
+            save_best(self.run_dir, folder)
+            return session.save(folder, donor=donor.path if donor else None, extra=extra)
+
         written = self._store.write(
             number=0 if newest is None else newest.manifest.number + 1,
             step=session.step,
             kind=kind,
             spec_digest=self.spec.training_digest(),
             metrics=dict(session.last_metrics),
-            fill=lambda folder, donor: session.save(folder, donor=donor.path if donor else None, extra=extra),
+            fill=fill,
         )
         self._push()
         return written
@@ -334,9 +340,7 @@ class Trainer:
         decision = after_evaluation(self.spec.early_stop, self._history, result.return_mean)
         self._history, self._early_stop = decision.history, decision.reason
         if decision.is_best:
-            with replace_dir(self.run_dir.best_path) as folder:
-                save_policy(self.session.model, folder)
-                write_json(folder / names.BEST_FILE, {names.STEP: self.session.step, **result.metrics()})
+            write_best(self.run_dir, self.session.model, self.session.step, result)
 
     def _measure(self, purpose: str, n_episodes: int) -> EvalResult:
         spec, model = self.spec, self.session.model

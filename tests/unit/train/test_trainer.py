@@ -109,8 +109,11 @@ def test_a_request_from_another_process_pauses_the_run_and_it_goes_on(tmp_path: 
 class _Dies:
     """Listens until a step, then ends the process's work as SystemExit does: nothing is recorded."""
 
+    def __init__(self, step: int = 64) -> None:
+        self.step = step
+
     def on_progress(self, progress: Progress) -> None:
-        if progress.step >= 64:
+        if progress.step >= self.step:
             raise SystemExit("killed")
 
 
@@ -133,6 +136,41 @@ def test_a_larger_budget_is_recorded_and_trains_on(tmp_path: Path) -> None:
     assert (change.field, result.step) == ("budget.total_timesteps", 320)
     (amendment,) = trainer.run_dir.read().amendments
     assert amendment.note == "schedules now end at step 320; until this amendment they ended at 192"
+
+
+def test_best_is_that_of_the_line_that_goes_on_after_an_amendment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlplatform.train.trainer.PULSE_S", 0.0)
+    changes: dict[str, Any] = {"checkpoint": {"every_steps": 128}, "budget": {"total_timesteps": 320}}
+    trainer = Trainer.create(small_spec("ppo", **changes), tmp_path)
+    run_dir = trainer.run_dir
+    with pytest.raises(SystemExit, match="killed"):
+        Trainer.open(run_dir, _Dies(192)).fit()
+    (checkpoint,) = CheckpointStore(run_dir.checkpoints_path, 3).all()
+    assert checkpoint.manifest.step == 128
+    of_then = _files(checkpoint.path / names.BEST_DIR)
+    # As if the evaluation at step 192 had been the best; the amended run has none at all.
+    (run_dir.best_path / names.BEST_FILE).write_text(json.dumps({names.STEP: 192, names.EVAL_RETURN_MEAN: 500.0}))
+    amend_run(run_dir, small_spec("ppo", **changes, env=_resolved(trainer), evaluation={"every_steps": None}))
+    assert Trainer.open(run_dir).fit().state == "completed"
+    assert _files(run_dir.best_path) == of_then
+
+
+def test_a_run_that_starts_again_has_no_best_before_its_first_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlplatform.train.trainer.PULSE_S", 0.0)
+    run_dir = Trainer.create(small_spec("ppo", checkpoint={"every_steps": 128}), tmp_path).run_dir
+    with pytest.raises(SystemExit, match="killed"):
+        Trainer.open(run_dir, _Dies(64)).fit()
+    assert run_dir.best_path.is_dir()
+    with Trainer.open(run_dir).attempt():
+        assert not run_dir.best_path.exists()
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_an_amended_option_that_the_zip_holds_as_a_tensor_is_the_new_one(tmp_path: Path) -> None:
@@ -192,6 +230,15 @@ def test_a_defect_in_the_environment_fails_the_run_with_its_reason(tmp_path: Pat
         trainer.fit()
     record = trainer.run_dir.read()
     assert (record.state, record.reason) == ("failed", "ZeroDivisionError: a defect of the environment")
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_training_that_diverges_fails_with_a_reason_and_keeps_no_ruined_policy(tmp_path: Path, algorithm: str) -> None:
+    trainer = Trainer.create(small_spec(algorithm, algorithm={"learning_rate": 1e30}), tmp_path)
+    with pytest.raises(AlgorithmError, match=r"Training diverged: `train/\w*loss` must stay a finite number, got"):
+        trainer.fit()
+    assert trainer.run_dir.read().state == "failed"
+    assert not list(trainer.run_dir.checkpoints_path.glob("step_*"))
 
 
 def test_nothing_is_written_when_the_algorithm_does_not_fit_the_environment(tmp_path: Path) -> None:
