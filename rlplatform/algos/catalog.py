@@ -108,6 +108,7 @@ def _key(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
+@cache
 def _plugins() -> dict[str, EntryPoint]:
     found = {point.name: point for point in entry_points(group=ALGORITHM_ENTRY_POINTS)}
     return {name: point for name, point in found.items() if _key(name) not in {_key(known) for known in _BUILTIN}}

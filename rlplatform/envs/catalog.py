@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from rlplatform.errors import EnvError, unknown_name
@@ -230,5 +231,6 @@ def load_target(target: str) -> Any:
     return value
 
 
+@cache
 def _plugins(group: str) -> dict[str, str]:
     return {point.name: point.value for point in importlib.metadata.entry_points(group=group)}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import pickle
 import random
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -24,7 +23,6 @@ from ray.tune.schedulers import (
     PopulationBasedTraining,
     TrialScheduler,
 )
-from ray.tune.schedulers.pb2 import PB2
 
 from rlplatform.specs import search_schedulers as specs
 from rlplatform.specs.search import SearchSpec
@@ -154,7 +152,7 @@ class HyperBand(KeptScheduler, HyperBandScheduler):
             bracket.trials_to_unpause.add(trial)
 
 
-class _Population(KeptScheduler):
+class Population(KeptScheduler):
     """What PBT and PB2 share."""
 
     _trial_state: dict[Trial, Any]
@@ -184,19 +182,8 @@ class _Population(KeptScheduler):
         return chosen
 
 
-class Pbt(_Population, PopulationBasedTraining):
+class Pbt(Population, PopulationBasedTraining):
     """Population based training."""
-
-
-class Pb2(_Population, PB2):
-    """Population based bandits."""
-
-    MEMORY = (*_Population.MEMORY, "data", "current", "last_exploration_time")
-
-    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn tells of each fit that ends at a bound
-            return super()._get_new_config(trial, trial_to_clone)
 
 
 def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:
@@ -239,6 +226,8 @@ def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:
                 synch=asked.synchronous,
             ).keep(asked.every_steps, concurrent, spec.seed)
         case specs.PB2Scheduler():
+            from rlplatform.tune.pb2 import Pb2  # which imports scikit-learn: two seconds
+
             return Pb2(
                 **common,
                 perturbation_interval=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
@@ -15,7 +15,9 @@ from rlplatform.cluster.resources import apply_gpu_limit, gpu_limit
 from rlplatform.errors import EnvWorkerDied, RlPlatformError, RunStateError, StorageError
 from rlplatform.logs import configure, get_logger
 from rlplatform.specs.search import SearchSpec
-from rlplatform.tune.trial import TrialReport, TrialRuns
+
+if TYPE_CHECKING:
+    from rlplatform.tune.trial import TrialReport, TrialRuns
 
 SEARCH = "search"
 """Key of a trial's config that holds the path of the search; all other keys are the point."""
@@ -105,6 +107,8 @@ class RunTrainable(tune.Trainable):
             configure(search.path / names.LOGS_DIR / f"actor-{os.uname().nodename}-{os.getpid()}", terminal=False)
             self._spec = search.spec()
             apply_gpu_limit(gpu_limit(self._spec.run.resources))
+        from rlplatform.tune.trial import TrialRuns  # torch, which the driver needs no more than Tune does
+
         point = {path: value for path, value in self._config.items() if path in self._spec.space}
         self._runs = TrialRuns(search, self._spec, self.trial_id, point)
         return self._runs
