@@ -1,4 +1,4 @@
-"""When a version becomes the champion: a pure rule that gives its reason, and the one step that carries it out."""
+"""When a version becomes the champion: a pure rule that gives its reason. The registry carries it out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlplatform import names
-from rlplatform.errors import ModelNotFound, RegistryError
-from rlplatform.policy.registry import CHAMPION, ModelRegistry, ModelVersion
+from rlplatform.errors import RegistryError
+from rlplatform.policy.registry import CHAMPION, ModelVersion
 from rlplatform.train.student_t import student_t_975
 
 
@@ -109,33 +109,6 @@ def check_candidate(reference: str) -> None:
     """
     if "@" not in reference:
         raise RegistryError(f"A candidate must be one version, got {reference!r}. Write it like '{reference}@3'.")
-
-
-def promote(
-    registry: ModelRegistry, reference: str, rule: PromotionRule | None = None, *, alias: str = CHAMPION
-) -> PromotionDecision:
-    """Point `alias` at a version if the rule allows it, and return the decision.
-
-    Args:
-        registry: Where the model is kept.
-        reference: The candidate, as `name@number` or `name@alias`.
-        rule: What is asked for. None: the defaults.
-        alias: What is to point at it.
-
-    Raises:
-        ModelNotFound: There is no such version.
-        RegistryError: The reference does not name one version.
-    """
-    check_candidate(reference)
-    candidate = registry.resolve(reference)
-    try:
-        champion = registry.resolve(f"{candidate.name}@{alias}")
-    except ModelNotFound:
-        champion = None
-    decision = compare(candidate, champion, rule or PromotionRule(), alias=alias)
-    if decision.promote:
-        registry.set_alias(candidate.name, alias, candidate.number)
-    return decision
 
 
 def _half_width(one: Evaluation, other: Evaluation) -> float:

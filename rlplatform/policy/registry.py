@@ -4,7 +4,7 @@
              └ aliases: champion → 2        movable
 
 A reference names one version: `cartpole@3`, `cartpole@champion`, or `cartpole`, which is the champion, or the newest
-version as long as there is no champion. `folder_registry` keeps it in folders; another keeper has the same contract.
+version as long as there is no champion. `store.registry` keeps it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The folder of one model version, as every registry lays it.
+"""The folder of one model version, which says by itself what it holds, should the database be lost.
 
 <root>/<name>/versions/000002/version.json  when it was published, and the sha256 of every file:
 /policy.onnx policy.json  [model.zip] [normalizer.npz] [spec.yaml]
@@ -6,28 +6,24 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from rlplatform.artifacts.atomic import storage_errors, write_text
 from rlplatform.artifacts.checkpoint import FileRecord, hash_file
-from rlplatform.errors import BundleError, RegistryError
+from rlplatform.errors import BundleError
 from rlplatform.names import BUNDLE_JSON_FILE, BUNDLE_ONNX_FILE, MODEL_FILE, NORMALIZER_FILE, SPEC_FILE
-from rlplatform.policy.bundle import load_bundle
 from rlplatform.policy.registry import ModelVersion
+from rlplatform.policy.runtime import PolicyRuntime
 
 VERSION_FILE = "version.json"
 VERSIONS_DIR = "versions"
 _BESIDE = (MODEL_FILE, NORMALIZER_FILE, SPEC_FILE)
-
-_Record = TypeVar("_Record", bound=BaseModel)
 
 
 class VersionRecord(BaseModel):
@@ -60,42 +56,19 @@ def fill_version(folder: Path, target: Path) -> VersionRecord:
         target: An empty folder.
 
     Raises:
-        BundleError: What was copied is not whole, or not safe to load.
+        BundleError: What was copied is not whole, not safe to load, or cannot be run.
         StorageError: It cannot be copied.
     """
     with storage_errors(target):
         for file in (BUNDLE_ONNX_FILE, BUNDLE_JSON_FILE, *_BESIDE):
             if file not in _BESIDE or (folder / file).is_file():
                 shutil.copyfile(folder / file, target / file)
-    load_bundle(target)  # What is kept is what was checked, also if the source changed in between.
+    PolicyRuntime.load(target)  # What is kept is what was checked, also if the source changed in between.
     record = VersionRecord(
         published_at=datetime.now(UTC), files={file.name: hash_file(file) for file in sorted(target.iterdir())}
     )
     write_text(target / VERSION_FILE, record.model_dump_json(indent=2) + "\n")
     return record
-
-
-def read_version(path: Path) -> VersionRecord:
-    """Return the record of the version in a folder.
-
-    Raises:
-        RegistryError: It is damaged.
-    """
-    return read_record(path / VERSION_FILE, VersionRecord)
-
-
-def read_record(path: Path, kind: type[_Record]) -> _Record:
-    """Return what a file of a registry says.
-
-    Raises:
-        RegistryError: It is damaged.
-        StorageError: It cannot be read.
-    """
-    try:
-        with storage_errors(path):
-            return kind.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise RegistryError(f"{path} is damaged: {error.errors()[0]['msg']}. Restore it from a copy.") from error
 
 
 def verify_files(version: ModelVersion, files: Mapping[str, FileRecord]) -> None:
@@ -109,11 +82,3 @@ def verify_files(version: ModelVersion, files: Mapping[str, FileRecord]) -> None
         if not path.is_file() or hash_file(path) != record:
             what = "has changed since it was published" if path.is_file() else "is missing"
             raise BundleError(f"{path} of {version.reference} {what}. Delete the version and publish it again.")
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder that vanishes at once; `recover_dirs` clears what a kill leaves of it."""
-    dying = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    with storage_errors(folder):
-        os.rename(folder, dying)
-        shutil.rmtree(dying)

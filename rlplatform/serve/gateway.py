@@ -72,7 +72,6 @@ def open_gateway(
     """
     with closing(open_database(platform)) as database:
         registry = DatabaseRegistry(database, platform.home / MODELS_DIR)
-        registry.adopt()
         registry.sweep()
         models = ModelCache(registry, max_bytes=settings.model_cache_bytes)
         limits = InferenceLimits(max_body_bytes=settings.max_body_bytes, max_streams=settings.max_streams)

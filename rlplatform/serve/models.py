@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,8 +42,6 @@ _BYTES_PER_SESSION = 512 * 1024
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_Key = tuple[str, datetime]
-"""A version's reference and when it was published: a model that is deleted and made anew counts from 1 again."""
 
 
 class LoadedModel:
@@ -94,7 +91,8 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class _LookUp:
-    key: _Key
+    version: str
+    """Its reference, which never means another one, also if the model is deleted and made anew."""
     asked_at: float
 
 
@@ -124,10 +122,10 @@ class ModelCache:
         self._max_age_s, self._fresh_s = max_age_s, max_age_s / 2
         self._n_threads = n_threads
         self._clock = clock
-        self._loaded: OrderedDict[_Key, LoadedModel] = OrderedDict()
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         self._look_ups: dict[str, _LookUp] = {}
         self._looking_up: dict[str, asyncio.Task[LoadedModel]] = {}
-        self._loading: dict[_Key, asyncio.Task[LoadedModel]] = {}
+        self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
         self._reserved_bytes = 0
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="models")
 
@@ -136,7 +134,7 @@ class ModelCache:
         look_up = self._look_ups.get(reference)
         if look_up is None:
             return None
-        model = self._loaded.get(look_up.key)
+        model = self._loaded.get(look_up.version)
         if model is None:
             return None
         age = self._clock() - look_up.asked_at
@@ -144,7 +142,7 @@ class ModelCache:
             if age > self._max_age_s:
                 return None
             self._look_up(reference)
-        self._loaded.move_to_end(look_up.key)
+        self._loaded.move_to_end(look_up.version)
         return model
 
     async def get(self, reference: str) -> LoadedModel:
@@ -200,23 +198,22 @@ class ModelCache:
             raise
         except RlPlatformError as error:
             before = self._look_ups.get(reference)
-            serving = self._loaded.get(before.key) if before else None
+            serving = self._loaded.get(before.version) if before else None
             if serving is None:
                 raise
             _log.warning("%s still answers for %s: %s", serving.version.reference, reference, error)
-            self._look_ups[reference] = _LookUp(_key(serving.version), self._clock())
+            self._look_ups[reference] = _LookUp(serving.version.reference, self._clock())
             return serving
-        self._look_ups[reference] = _LookUp(_key(version), asked_at)
+        self._look_ups[reference] = _LookUp(version.reference, asked_at)
         return model
 
     async def _load(self, version: ModelVersion) -> LoadedModel:
-        key = _key(version)
-        model = self._loaded.get(key)
+        model = self._loaded.get(version.reference)
         if model is not None:
             return model
-        return await asyncio.shield(_once(self._loading, key, lambda: self._load_new(key, version)))
+        return await asyncio.shield(_once(self._loading, version.reference, lambda: self._load_new(version)))
 
-    async def _load_new(self, key: _Key, version: ModelVersion) -> LoadedModel:
+    async def _load_new(self, version: ModelVersion) -> LoadedModel:
         needed = needed_bytes(version.manifest)
         self._make_room(version.reference, needed)
         self._reserved_bytes += needed
@@ -226,7 +223,7 @@ class ModelCache:
         finally:
             self._reserved_bytes -= needed
         _log.info("Loaded %s in %.2f s.", version.reference, self._clock() - start)
-        self._loaded[key] = model
+        self._loaded[version.reference] = model
         return model
 
     def _make_room(self, reference: str, needed: int) -> None:
@@ -253,15 +250,8 @@ def needed_bytes(manifest: BundleManifest) -> int:
     return int(_BYTES_PER_GRAPH_BYTE * manifest.files[BUNDLE_ONNX_FILE].bytes) + _BYTES_PER_SESSION
 
 
-def _key(version: ModelVersion) -> _Key:
-    return version.reference, version.published_at
-
-
-_K = TypeVar("_K")
-
-
 def _once(
-    under_way: dict[_K, asyncio.Task[LoadedModel]], key: _K, start: Callable[[], Any]
+    under_way: dict[str, asyncio.Task[LoadedModel]], key: str, start: Callable[[], Any]
 ) -> asyncio.Task[LoadedModel]:
     """Return the task under way for `key`, or start it."""
     task = under_way.get(key)

@@ -11,9 +11,8 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 from rlplatform.artifacts.atomic import storage_errors
 from rlplatform.names import BUNDLE_JSON_FILE
 from rlplatform.policy.bundle import BundleManifest
-from rlplatform.policy.folder_registry import read_index
 from rlplatform.policy.registry import Model
-from rlplatform.policy.version_folder import VersionRecord, read_version, version_numbers, version_path
+from rlplatform.policy.version_folder import VersionRecord
 from rlplatform.store.tables import MODEL_ALIASES as ALIASES
 from rlplatform.store.tables import MODEL_VERSIONS as VERSIONS
 from rlplatform.store.tables import MODELS
@@ -69,19 +68,6 @@ def put_alias(connection: Connection, name: str, alias: str, number: int) -> Non
     where = (ALIASES.c.model == name) & (ALIASES.c.alias == alias)
     if connection.execute(update(ALIASES).where(where).values(number=number)).rowcount == 0:
         connection.execute(insert(ALIASES).values(model=name, alias=alias, number=number))
-
-
-def adopt_model(connection: Connection, root: Path, name: str) -> None:
-    """Add the versions and aliases of a `FolderRegistry` that are not there yet."""
-    index, numbers = read_index(root, name), version_numbers(root, name)
-    set_last_number(connection, name, max(last_number(connection, name), index.last_version, *numbers, 0))
-    known = select_models(connection, MODELS.c.name == name)[0]
-    for number in sorted(set(numbers) - set(known.versions)):
-        path = version_path(root, name, number)
-        insert_version(connection, name, number, path, read_version(path))
-    for alias, number in index.aliases.items():
-        if number in numbers and alias not in known.aliases:
-            put_alias(connection, name, alias, number)
 
 
 def parse_manifest(text: str) -> BundleManifest:

@@ -22,10 +22,8 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, t
 
 from rlplatform.artifacts.atomic import recover_dirs, storage_errors, sync_folder, sync_tree
 from rlplatform.artifacts.checkpoint import FileRecord
-from rlplatform.artifacts.locks import file_lock
-from rlplatform.errors import ModelNotFound, RegistryError
-from rlplatform.names import LOCK_FILE, MODELS_DIR
-from rlplatform.policy.folder_registry import INDEX_FILE
+from rlplatform.errors import ModelNotFound
+from rlplatform.names import MODELS_DIR
 from rlplatform.policy.promotion import PromotionDecision, PromotionRule, check_candidate, compare
 from rlplatform.policy.registry import (
     CHAMPION,
@@ -49,9 +47,8 @@ from rlplatform.policy.version_folder import (
     version_path,
 )
 from rlplatform.specs.settings import Settings
-from rlplatform.store.database import PATIENCE_S, Database, open_database
+from rlplatform.store.database import Database, open_database
 from rlplatform.store.model_rows import (
-    adopt_model,
     insert_version,
     is_version,
     last_number,
@@ -84,14 +81,12 @@ class Promotion:
 
 
 def open_registry(settings: Settings) -> DatabaseRegistry:
-    """Return the registry that the settings name, with what a `FolderRegistry` kept in its place before.
+    """Return the registry that the settings name.
 
     Raises:
         StoreError: The database cannot be reached, or is of a newer version.
     """
-    registry = DatabaseRegistry(open_database(settings), settings.home / MODELS_DIR)
-    registry.adopt()
-    return registry
+    return DatabaseRegistry(open_database(settings), settings.home / MODELS_DIR)
 
 
 class DatabaseRegistry:
@@ -255,17 +250,6 @@ class DatabaseRegistry:
                     with _vanishing(version_path(self.root, name, number)):
                         pass
 
-    def adopt(self) -> None:
-        """Take over the models that a `FolderRegistry` has kept in the same folder; again has no effect."""
-        if not any(self.root.glob(f"*/{INDEX_FILE}")):
-            return
-        with self._writing() as connection:
-            indexes = [path for path in self.root.glob(f"*/{INDEX_FILE}") if not path.parent.name.startswith(".")]
-            for path in indexes:
-                adopt_model(connection, self.root, path.parent.name)
-        for path in indexes:  # After the commit: a kill in between only repeats what is there.
-            path.unlink(missing_ok=True)
-
     def _model(self, connection: Connection, name: str) -> Model:
         found = select_models(connection, MODELS.c.name == name)
         if not found:
@@ -288,19 +272,10 @@ class DatabaseRegistry:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        # The lock keeps a `FolderRegistry` on the same folder out; the transaction all others.
-        with storage_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-        with file_lock(self.root / LOCK_FILE, patience_s=PATIENCE_S) as got:
-            if not got:
-                raise RegistryError(
-                    f"The registry {self.root} has been written to by another process for {PATIENCE_S:.0f} s. "
-                    "Try again when it is done."
-                )
-            with self._database.begin() as connection:
-                if not self._database.is_sqlite:  # There every transaction that writes is alone.
-                    connection.execute(text("LOCK TABLE models IN EXCLUSIVE MODE"))
-                yield connection
+        with self._database.begin() as connection:
+            if not self._database.is_sqlite:  # There every transaction that writes is alone.
+                connection.execute(text("LOCK TABLE models IN EXCLUSIVE MODE"))
+            yield connection
 
     @contextmanager
     def _staging(self) -> Iterator[Path]:

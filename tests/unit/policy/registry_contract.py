@@ -10,7 +10,6 @@ import pytest
 
 from rlplatform import names
 from rlplatform.errors import BundleError, ModelNotFound, RegistryError
-from rlplatform.policy.promotion import promote
 from rlplatform.policy.registry import CHAMPION, ModelRegistry
 from rlplatform.policy.runtime import PolicyRuntime
 
@@ -156,18 +155,3 @@ class RegistryContract:
             thread.join()
         assert sorted(numbers) == [1, 2, 3, 4, 5]
         assert registry.model("m").versions == (1, 2, 3, 4, 5)
-
-    def test_promotion_moves_the_champion_only_to_a_better_one(
-        self, registry: ModelRegistry, make_bundle: MakeBundle
-    ) -> None:
-        for mean in (100.0, 99.0, 120.0):
-            metrics = {names.EVAL_RETURN_MEAN: mean, names.EVAL_RETURN_STD: 10.0, names.EVAL_N_EPISODES: 100.0}
-            registry.publish("m", make_bundle(metrics=metrics))
-        assert promote(registry, "m@1").promote
-        assert not promote(registry, "m@2").promote
-        assert registry.resolve("m").number == 1
-        assert promote(registry, "m@3").promote
-        assert registry.resolve("m").number == 3
-        assert "already" in promote(registry, "m@3").reason
-        with pytest.raises(RegistryError, match="A candidate must be one version"):
-            promote(registry, "m")

@@ -13,11 +13,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 from rlplatform import names
 from rlplatform.errors import CheckpointError, RegistryError
 from rlplatform.policy.bundle import Lineage
-from rlplatform.policy.folder_registry import FolderRegistry
 from rlplatform.policy.publish import publish_policy
 from rlplatform.policy.runtime import PolicyRuntime
 from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import RunSpec
+from rlplatform.specs.settings import Settings
+from rlplatform.store.registry import open_registry
 from rlplatform.train.policy_folder import load_policy, save_policy
 
 SPEC = RunSpec.model_validate(
@@ -42,7 +43,7 @@ def policy_folder(tmp_path: Path) -> Path:
 
 
 def test_a_published_policy_acts_as_the_run_does(policy_folder: Path, tmp_path: Path) -> None:
-    registry = FolderRegistry(tmp_path / "models")
+    registry = open_registry(Settings(home=tmp_path))
     version = publish_policy(
         registry,
         "pendulum",
@@ -62,7 +63,7 @@ def test_a_published_policy_acts_as_the_run_does(policy_folder: Path, tmp_path: 
 
 
 def test_what_resuming_needs_stands_beside_it(policy_folder: Path, tmp_path: Path) -> None:
-    version = publish_policy(FolderRegistry(tmp_path / "models"), "pendulum", policy_folder, SPEC)
+    version = publish_policy(open_registry(Settings(home=tmp_path)), "pendulum", policy_folder, SPEC)
     again = load_policy(version.bundle_path, "ppo")
     assert again.normalizer is not None
     assert load_run_spec(version.bundle_path / names.SPEC_FILE, environ={}).spec == SPEC
@@ -70,9 +71,9 @@ def test_what_resuming_needs_stands_beside_it(policy_folder: Path, tmp_path: Pat
 
 def test_a_bad_name_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="A model's name must be"):
-        publish_policy(FolderRegistry(tmp_path / "models"), "../up", tmp_path, SPEC)
+        publish_policy(open_registry(Settings(home=tmp_path)), "../up", tmp_path, SPEC)
 
 
 def test_a_folder_without_a_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No policy in"):
-        publish_policy(FolderRegistry(tmp_path / "models"), "pendulum", tmp_path, SPEC)
+        publish_policy(open_registry(Settings(home=tmp_path)), "pendulum", tmp_path, SPEC)

@@ -21,7 +21,6 @@ from onnx import TensorProto, helper, numpy_helper
 from rlplatform import names
 from rlplatform.artifacts.checkpoint import FileRecord
 from rlplatform.policy.bundle import BundleManifest, DistributionSpec, TensorSpec
-from rlplatform.policy.folder_registry import FolderRegistry
 from rlplatform.policy.spaces import BoxSpace, DiscreteSpace
 from rlplatform.serve.models import ModelCache
 from rlplatform.serve.refusals import add_refusals
@@ -29,6 +28,8 @@ from rlplatform.serve.routers.inference import inference_router
 from rlplatform.serve.routers.stream import stream_router
 from rlplatform.serve.routers.v2 import v2_router
 from rlplatform.serve.services import InferenceLimits, Services
+from rlplatform.specs.settings import Settings
+from rlplatform.store.registry import DatabaseRegistry, open_registry
 
 T = TypeVar("T")
 FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
@@ -126,9 +127,9 @@ def _write(folder: Path, model: onnx.ModelProto, *, memory: bool) -> Path:
     return folder
 
 
-def registry_of(root: Path, **policies: dict[str, Any]) -> FolderRegistry:
+def registry_of(root: Path, **policies: dict[str, Any]) -> DatabaseRegistry:
     """Publish one version of each policy, from the arguments of `write_policy`."""
-    registry = FolderRegistry(root / "models")
+    registry = open_registry(Settings(home=root))
     for name, arguments in policies.items():
         registry.publish(name, write_policy(root / "bundles" / name, **arguments))
     return registry

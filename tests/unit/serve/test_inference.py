@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from rlplatform.policy.export import export_bundle
-from rlplatform.policy.folder_registry import FolderRegistry
 from rlplatform.policy.runtime import PolicyRuntime
 from rlplatform.serve.routers.inference import inference_router
 from rlplatform.serve.services import InferenceLimits, Services
 from rlplatform.serve.shortcut import Shortcut
+from rlplatform.specs.settings import Settings
+from rlplatform.store.registry import open_registry
 from tests.unit.policy import zoo
 from tests.unit.serve.policies import HIDDEN, app_of, get, post, registry_of, run_with_client, services_of, write_policy
 
@@ -208,7 +209,7 @@ CASES = [
 def test_every_kind_of_policy_answers_as_its_runtime(case: zoo.Case, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     export_bundle(zoo.make_model(case), None, folder)
-    registry = FolderRegistry(tmp_path / "models")
+    registry = open_registry(Settings(home=tmp_path))
     registry.publish("policy", folder)
     obs = zoo.observations(zoo.OBSERVATIONS[case.observation], 2)
     expected = PolicyRuntime.load(folder).predict(obs)
@@ -239,12 +240,13 @@ def test_a_replica_imports_neither_torch_nor_sb3_nor_ray(tmp_path: Path) -> None
     code = (
         "import sys, rlplatform.serve.routers.inference, rlplatform.serve.routers.v2, rlplatform.serve.routers.stream\n"
         "from pathlib import Path\n"
-        "from rlplatform.policy.folder_registry import FolderRegistry\n"
+        "from rlplatform.specs.settings import Settings\n"
+        "from rlplatform.store.registry import open_registry\n"
         "from rlplatform.serve.models import LoadedModel\n"
-        f"LoadedModel(FolderRegistry(Path({str(tmp_path / 'models')!r})).resolve('plain'))\n"
+        f"LoadedModel(open_registry(Settings(home=Path({str(tmp_path)!r}))).resolve('plain'))\n"
         "print(sorted(sys.modules))"
     )
-    with services_of(FolderRegistry(tmp_path / "models")) as services:
+    with services_of(open_registry(Settings(home=tmp_path))) as services:
         services.registry.publish("plain", write_policy(tmp_path / "bundle"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {module.partition(".")[0] for module in done.stdout.strip("[]\n").replace("'", "").split(", ")}

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import pytest
 
 from rlplatform.errors import ModelNotFound, ResourceError, StorageError
-from rlplatform.policy.folder_registry import FolderRegistry
 from rlplatform.policy.registry import ModelVersion
 from rlplatform.policy.runtime import PolicyRuntime
 from rlplatform.serve.models import ModelCache, needed_bytes
+from rlplatform.store.registry import DatabaseRegistry
 from tests.unit.serve.policies import registry_of, write_policy
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Clock:
 class WatchedRegistry:
     """Counts look-ups, and fails where told to."""
 
-    def __init__(self, registry: FolderRegistry) -> None:
+    def __init__(self, registry: DatabaseRegistry) -> None:
         self.inner = registry
         self.look_ups = 0
         self.failing: Exception | None = None
@@ -47,10 +47,10 @@ class WatchedRegistry:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> WatchedRegistry:
-    folders = registry_of(tmp_path, a={"value": 1.0}, b={"value": 2.0})
-    folders.publish("a", write_policy(tmp_path / "second", value=1.5))
-    folders.set_alias("a", "champion", 1)
-    return WatchedRegistry(folders)
+    inner = registry_of(tmp_path, a={"value": 1.0}, b={"value": 2.0})
+    inner.publish("a", write_policy(tmp_path / "second", value=1.5))
+    inner.set_alias("a", "champion", 1)
+    return WatchedRegistry(inner)
 
 
 def with_cache(registry: Any, talk: Callable[[ModelCache, Clock], Awaitable[T]], **options: Any) -> T:
@@ -116,7 +116,7 @@ def test_a_model_that_is_deleted_and_made_anew_is_loaded_anew(registry: WatchedR
             await cache.get("b")
         registry.inner.publish("b", write_policy(tmp_path / "new", value=7.0))
         after = await cache.get("b")
-        assert (before.version.reference, after.version.reference) == ("b@1", "b@1")
+        assert (before.version.reference, after.version.reference) == ("b@1", "b@2")
         assert after.runtime.predict([0.0] * 4).value == 7.0
 
     with_cache(registry, talk)
@@ -205,12 +205,24 @@ def test_one_that_is_held_is_not_dropped(registry: WatchedRegistry) -> None:
     with_cache(registry, talk, max_bytes=int(1.5 * one))
 
 
-def test_what_is_loading_counts_as_memory(registry: WatchedRegistry) -> None:
+def test_what_is_loading_counts_as_memory(registry: WatchedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     one = needed_bytes(registry.inner.resolve("a").manifest)
+    begun, may_end, load = threading.Event(), threading.Event(), PolicyRuntime.load
+
+    def slow(path: Path, **options: Any) -> PolicyRuntime:
+        begun.set()
+        may_end.wait(60)
+        return load(path, **options)
+
+    monkeypatch.setattr(PolicyRuntime, "load", slow)
 
     async def talk(cache: ModelCache, clock: Clock) -> None:
-        results = await asyncio.gather(cache.get("a"), cache.get("b"), return_exceptions=True)
-        assert len(cache.loaded()) == 1
-        assert sum(isinstance(result, ResourceError) for result in results) == 1
+        first = asyncio.ensure_future(cache.get("a"))
+        await asyncio.to_thread(begun.wait)
+        with pytest.raises(ResourceError, match="are free for models"):
+            await cache.get("b")
+        may_end.set()
+        model = await first
+        assert cache.loaded() == (model,)
 
     with_cache(registry, talk, max_bytes=int(1.5 * one))

@@ -19,7 +19,6 @@ from sqlalchemy import Connection
 
 from rlplatform import names
 from rlplatform.errors import ModelNotFound, RegistryError, StorageError, StoreError
-from rlplatform.policy.folder_registry import INDEX_FILE, FolderRegistry
 from rlplatform.policy.promotion import PromotionRule
 from rlplatform.policy.registry import CHAMPION
 from rlplatform.policy.version_folder import version_path
@@ -44,6 +43,10 @@ def _publish_and_die(database_url: str, root: Path, bundle: Path) -> None:
 
     with mock.patch("rlplatform.store.registry.sync_folder", die):  # The last step before the commit.
         DatabaseRegistry(Database(database_url), root).publish("m", bundle)
+
+
+def _publish(database_url: str, root: Path, bundle: Path) -> None:
+    DatabaseRegistry(Database(database_url), root).publish("m", bundle)
 
 
 class DatabaseRegistryContract(RegistryContract):
@@ -77,6 +80,19 @@ class DatabaseRegistryContract(RegistryContract):
         registry.sweep()
         assert folders(registry.root) == {"m/versions/000001"}
         assert registry.publish("m", make_bundle()).number == 2
+
+    def test_processes_that_publish_at_once_get_numbers_of_their_own(
+        self, registry: DatabaseRegistry, database_url: str, make_bundle: MakeBundle
+    ) -> None:
+        arguments = (database_url, registry.root, make_bundle())
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=_publish, args=arguments) for _ in range(3)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0, 0, 0]
+        assert registry.model("m").versions == (1, 2, 3)
 
     def test_a_folder_that_a_kill_left_gives_way(self, registry: DatabaseRegistry, make_bundle: MakeBundle) -> None:
         left = version_path(registry.root, "m", 1)
@@ -207,37 +223,3 @@ class DatabaseRegistryContract(RegistryContract):
     ) -> None:
         version = registry.publish("m", make_bundle())
         assert DatabaseRegistry(database, registry.root).resolve("m@1") == version
-
-    def test_what_a_folder_registry_kept_is_taken_over(
-        self, registry: DatabaseRegistry, make_bundle: MakeBundle
-    ) -> None:
-        kept_in_folders = FolderRegistry(registry.root)
-        versions = [kept_in_folders.publish("m", make_bundle()) for _ in range(3)]
-        kept_in_folders.set_alias("m", CHAMPION, 2)
-        kept_in_folders.delete_version("m", 3)
-        registry.publish("n", make_bundle())
-        registry.adopt()
-        assert registry.versions("m") == tuple(versions[:2])
-        assert registry.resolve("m").number == 2
-        registry.verify(versions[0])
-        registry.set_alias("m", CHAMPION, 1)
-        registry.adopt()
-        registry.sweep()
-        assert registry.resolve("m") == versions[0]
-        assert registry.publish("m", make_bundle()).number == 4
-        assert [model.name for model in registry.models()] == ["m", "n"]
-
-    def test_taking_over_again_after_a_kill_changes_nothing(
-        self, registry: DatabaseRegistry, make_bundle: MakeBundle
-    ) -> None:
-        kept_in_folders = FolderRegistry(registry.root)
-        kept_in_folders.publish("m", make_bundle())
-        kept_in_folders.set_alias("m", CHAMPION, 1)
-        index = registry.root / "m" / INDEX_FILE
-        kept = index.read_bytes()
-        registry.adopt()
-        registry.set_alias("m", CHAMPION, registry.publish("m", make_bundle()).number)
-        index.write_bytes(kept)
-        registry.adopt()
-        assert (registry.model("m").versions, registry.resolve("m").number) == ((1, 2), 2)
-        assert not index.exists()
