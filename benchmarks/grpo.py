@@ -103,7 +103,7 @@ def _variants(episodes: int) -> dict[str, tuple[str, ...]]:
 
 def _ablation() -> list[Case]:
     cases = []
-    for env, episodes, steps in (("cartpole", 16, 150_000), ("lunar_lander", 32, 1_500_000)):
+    for env, episodes, steps in (("cartpole", 16, 150_000), ("lunar_lander", 32, 750_000)):
         budget = (f"budget.total_timesteps={steps}", f"evaluation.every_steps={steps // 15}")
         for name, overrides in _variants(episodes).items():
             cases.append(Case("ablation", f"{env}: {name}", f"{env}_grpo", (*budget, *overrides)))
