@@ -99,7 +99,7 @@ class PolicyInputError(RlPlatformError, ValueError):
 
 
 class RequestError(RlPlatformError, ValueError):
-    """Raised when a request cannot be read: not JSON, a field missing, unknown or of the wrong type."""
+    """Raised when a request cannot be read: not JSON, a field missing, unknown, of the wrong type, or too large."""
 
 
 class RequestTooLarge(RlPlatformError, ValueError):

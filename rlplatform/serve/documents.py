@@ -6,15 +6,15 @@ another run is read by unpickling it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rlplatform.algos.catalog import find_algorithm
 from rlplatform.envs.catalog import environments, rewards, wrappers
-from rlplatform.errors import SpecError, unknown_name
+from rlplatform.errors import RequestError, SpecError, unknown_name
 from rlplatform.serve.auth import Principal
-from rlplatform.serve.settings import ServeSettings
+from rlplatform.serve.settings import PREFIX, ServeSettings
 from rlplatform.specs.load import run_spec_from_mapping
 from rlplatform.specs.run import RunSpec
 
@@ -22,7 +22,6 @@ RENAMED = {"LunarLander-v2": "LunarLander-v3", "LunarLanderContinuous-v2": "Luna
 """Environments of the documents that Gymnasium no longer has, and what stands for them."""
 DEFAULT_TIMESTEPS = 100_000
 """Environment steps of an experiment that does not say how many; the document knows no field for them."""
-MAX_ENVS = 256
 MAX_SEEDS = 32
 _MOVED = {"total_timesteps": ("budget", "total_timesteps"), "n_envs": ("env", "n_envs")}
 """What people write among hyper-parameters, and where a spec has it."""
@@ -40,6 +39,8 @@ class Limits:
     """Wall-clock time of one attempt."""
     max_cpus: float
     """CPUs that one run books or uses for environments."""
+    max_options: Mapping[str, int]
+    """Numbers that options may be, by their names."""
 
     @classmethod
     def of(cls, settings: ServeSettings, principal: Principal) -> Limits:
@@ -50,6 +51,7 @@ class Limits:
             settings.max_total_timesteps if steps is None else min(steps, settings.max_total_timesteps),
             seconds if hours is None else min(hours * 3600, seconds),
             settings.max_cpus,
+            settings.max_hyperparameters,
         )
 
 
@@ -127,20 +129,26 @@ def limited(spec: RunSpec, n_seeds: int, limits: Limits) -> RunSpec:
     """Return a spec that stops by itself at the limit of time.
 
     Raises:
-        SpecError: It asks for more than the limits allow.
+        RequestError: It asks for more than the limits allow.
     """
+    for name, got in _numbers(spec.model_dump(mode="json"), limits.max_options):
+        if got > (most := limits.max_options[name]):
+            raise RequestError(
+                f"`{name}` must be at most {most:,} here, got {got:,}. "
+                f"Ask for less, or have `{PREFIX}MAX_HYPERPARAMETERS` raised."
+            )
     steps, seconds = spec.budget.total_timesteps * n_seeds, spec.budget.time_limit_s
     if steps > limits.max_steps:
-        raise SpecError(
+        raise RequestError(
             f"`total_timesteps` over {n_seeds} seed{'' if n_seeds == 1 else 's'} must be at most {limits.max_steps:,}, "
             f"got {steps:,}. Ask for fewer, or for a key that allows more."
         )
     if seconds is not None and seconds > limits.max_seconds:
-        raise SpecError(f"`spec.budget.time_limit_s` must be at most {limits.max_seconds:g}, got {seconds:g}.")
+        raise RequestError(f"`spec.budget.time_limit_s` must be at most {limits.max_seconds:g}, got {seconds:g}.")
     workers = (spec.env.n_workers or spec.env.n_envs) if spec.env.backend in {"subproc", "ray"} else 0
     cpus = max(spec.resources.cpus, spec.resources.torch_threads) + workers
     if cpus > limits.max_cpus:
-        raise SpecError(
+        raise RequestError(
             f"A run may use at most {limits.max_cpus:g} CPUs, got {cpus:g}. Lower `spec.resources.cpus`, "
             "`spec.resources.torch_threads` or `spec.env.n_workers`."
         )
@@ -164,6 +172,25 @@ def shown_algorithm(name: str) -> str:
     return name.upper()
 
 
+def _numbers(data: Any, names: Collection[str]) -> Iterator[tuple[str, float]]:
+    """Yield the name and the number of every option in `data` that is called one of `names`; of a list the sum."""
+    if isinstance(data, list):
+        for value in data:
+            yield from _numbers(value, names)
+    elif isinstance(data, dict):
+        for name, value in data.items():
+            if name in names:
+                yield name, _total(value)
+            else:
+                yield from _numbers(value, names)
+
+
+def _total(value: Any) -> float:
+    if isinstance(value, dict | list):
+        return sum(_total(part) for part in (value.values() if isinstance(value, dict) else value))
+    return value if isinstance(value, int | float) else 0
+
+
 def _mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise SpecError(f"`spec.{name}` must be a mapping, got {value!r}.")
@@ -178,8 +205,6 @@ def _check_names(spec: RunSpec) -> None:
     for wrapper in spec.env.wrappers:
         if wrapper.name not in wrappers():
             raise unknown_name("wrapper", wrapper.name, wrappers())
-    if spec.env.n_envs > MAX_ENVS:
-        raise SpecError(f"`n_envs` must be at most {MAX_ENVS} in a request, got {spec.env.n_envs}.")
     if spec.tracking.wandb is not None:
         raise SpecError(
             "`spec.tracking.wandb` cannot be set in a request: the service has no account there. Leave it out."

@@ -68,7 +68,8 @@ class Experiments:
 
         Raises:
             UnknownNameError: A name is in no catalog.
-            SpecError: A value is not valid, or beyond a limit.
+            SpecError: A value is not valid.
+            RequestError: A value is beyond a limit.
         """
         environment = find_environment(asked.environment)
         seeds = check_seeds(asked.seeds)
@@ -129,7 +130,7 @@ class Experiments:
         Raises:
             Conflict: It has not begun or has not ended, or is complete and gets no more steps.
             LimitReached: As many are at work as may be.
-            SpecError: More steps than allowed.
+            RequestError: More steps than allowed.
         """
 
         def change(old: Experiment) -> ExperimentFields:

@@ -18,6 +18,33 @@ from rlplatform.errors import SpecError
 from rlplatform.specs.problems import joined, shown
 
 PREFIX = "RL_API_"
+MAX_HYPERPARAMETERS = {
+    "n_envs": 256,
+    "n_steps": 65_536,
+    "batch_size": 65_536,
+    "buffer_size": 1_000_000,
+    "net_arch": 8192,
+    "features_dim": 8192,
+    "cnn_output_dim": 8192,
+    "lstm_hidden_size": 2048,
+    "n_lstm_layers": 8,
+    "n_critics": 16,
+    "n_quantiles": 1024,
+    "n_epochs": 100,
+    "gradient_steps": 10_000,
+    "n_groups": 256,
+    "group_size": 1024,
+    "action_horizon": 1024,
+    "n_delta": 1024,
+    "n_eval_episodes": 100,
+    "n_episodes": 1000,
+    "final_episodes": 1000,
+    "keep_last": 100,
+    "stack_size": 64,
+    "delay": 1024,
+    "skip": 64,
+    "shape": 1024,
+}
 MIN_SECRET_CHARS = 32
 Texts = Annotated[tuple[str, ...], NoDecode]
 
@@ -73,6 +100,9 @@ class ServeSettings(BaseSettings):
     """Wall-clock limit of one attempt at an experiment's training; it then stops with a checkpoint."""
     max_total_timesteps: Annotated[int, Field(ge=1)] = 10_000_000
     """Most environment steps that one experiment may ask for."""
+    max_hyperparameters: dict[str, Annotated[int, Field(ge=1)]] = MAX_HYPERPARAMETERS
+    """Largest numbers that an experiment may give, by the names of its options, in JSON; what is left out keeps its
+    default, and other options have no limit. Of a list, such as `net_arch`, it is the sum."""
     max_cpus: Annotated[float, Field(gt=0)] = 8
     """Most CPUs that one run may book."""
     shutdown_timeout_s: Annotated[float, Field(ge=0)] = 30
@@ -99,6 +129,11 @@ class ServeSettings(BaseSettings):
         if value.lstrip().startswith("["):
             return tuple(json.loads(value))
         return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("max_hyperparameters")
+    @classmethod
+    def _beside_defaults(cls, value: dict[str, int]) -> dict[str, int]:
+        return MAX_HYPERPARAMETERS | value
 
     @field_validator("log_level", mode="before")
     @classmethod

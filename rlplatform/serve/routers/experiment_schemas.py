@@ -15,11 +15,15 @@ from rlplatform.store.experiments import Experiment
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Timesteps = Annotated[int, Field(ge=1, le=10**12)]
+MAX_CHARS = 65_536
+"""Of the JSON of what has no form of its own: it is kept with the experiment, and comes with every answer about it."""
 
 
 def _plain(value: Any) -> Any:
     """Refuse what JSON has and databases do not: numbers that are not finite, half characters, null characters."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if len(text) > MAX_CHARS:
+        raise ValueError(f"JSON must have at most {MAX_CHARS:,} characters here, got {len(text):,}. Leave some out")
     text.encode()
     if "\\u0000" in text:
         raise ValueError("Text must have no null characters")
@@ -170,8 +174,6 @@ class MetricsSummary(Body):
     best_reward: float | None
     """Best mean return: of an evaluation, or before the first one of the latest training episodes."""
     total_timesteps: int
-    total_episodes: int | None = None
-    """Not counted."""
     last_updated: datetime | None
     """When something was measured last."""
 

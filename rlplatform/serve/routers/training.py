@@ -41,7 +41,7 @@ class TrainingConfig(Body):
     model_name: Annotated[str, Field(max_length=64)] | None = None
     """What the policy is published as. Left out: `grpo_model_` and the job's beginning."""
     seed: Seed = 0
-    n_envs: Annotated[int, Field(ge=1, le=256)] = 8
+    n_envs: Annotated[int, Field(ge=1, le=4096)] = 8
     hyperparameters: Hyperparameters = {}
     """More options of GRPO, such as `group_size`: see GET /algorithms."""
 

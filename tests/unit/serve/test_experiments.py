@@ -90,11 +90,30 @@ def test_the_documents_example_is_taken_as_it_is_printed(api: Service) -> None:
         ({"spec": {"env": {"reward": "os:system"}}}, 400, "Unknown reward function"),
         ({"spec": {"env": {"wrappers": ["os:system"]}}}, 400, "Unknown wrapper"),
         ({"spec": {"tracking": {"wandb": {}}}}, 400, "wandb"),
-        ({"spec": {"env": {"backend": "subproc", "n_envs": 64}}}, 400, "at most 8 CPUs"),
-        ({"spec": {"resources": {"cpus": 100}}}, 400, "at most 8 CPUs"),
-        ({"spec": {"budget": {"time_limit_s": 1e9}}}, 400, "`spec.budget.time_limit_s` must be at most 3600"),
-        ({"total_timesteps": 10**9}, 400, "at most 10,000,000"),
-        ({"hyperparameters": {"n_envs": 4000}}, 400, "`n_envs` must be at most 256"),
+        ({"spec": {"env": {"backend": "subproc", "n_envs": 64}}}, 422, "at most 8 CPUs"),
+        ({"spec": {"resources": {"cpus": 100}}}, 422, "at most 8 CPUs"),
+        ({"spec": {"budget": {"time_limit_s": 1e9}}}, 422, "`spec.budget.time_limit_s` must be at most 3600"),
+        ({"total_timesteps": 10**9}, 422, "at most 10,000,000"),
+        ({"hyperparameters": {"n_envs": 4000}}, 422, "`n_envs` must be at most 256 here, got 4,000"),
+        ({"hyperparameters": {"n_steps": 10**9}}, 422, "`n_steps` must be at most 65,536 here, got 1,000,000,000"),
+        (
+            {"algorithm": "DQN", "hyperparameters": {"batch_size": 10**6}},
+            422,
+            "`batch_size` must be at most 65,536 here",
+        ),
+        ({"hyperparameters": {"policy_kwargs": {"net_arch": [64] * 1000}}}, 422, "`net_arch` must be at most 8,192"),
+        ({"hyperparameters": {"policy_kwargs": {"net_arch": {"pi": [4096], "vf": [4097]}}}}, 422, "got 8,193"),
+        (
+            {"algorithm": "DQN", "hyperparameters": {"buffer_size": 10**9}},
+            422,
+            "`buffer_size` must be at most 1,000,000",
+        ),
+        (
+            {"spec": {"env": {"wrappers": [{"name": "frame_stack", "kwargs": {"stack_size": 10**6}}]}}},
+            422,
+            "`stack_size`",
+        ),
+        ({"hyperparameters": {"policy_kwargs": {"optimizer_kwargs": {"x" * 70_000: 1}}}}, 422, "at most 65,536"),
         ({"seeds": [1, 1]}, 400, "different numbers"),
         ({"seeds": []}, 422, "seeds"),
         ({"seed": -1}, 422, "seed"),
@@ -150,7 +169,7 @@ def test_beyond_the_limit_a_start_is_refused_or_queued(api: Service, tmp_path: P
 def test_a_key_has_limits_of_its_own(api: Service) -> None:
     key = api.gateway.keys.create("small", ["train", "read"], max_runs=1, max_steps=1000, max_hours=0.01).secret
     few = {**CARTPOLE, "total_timesteps": 500}
-    assert "at most 1,000" in api.json("POST", "/experiments", 400, json=CARTPOLE, token=key)["detail"]
+    assert "at most 1,000" in api.json("POST", "/experiments", 422, json=CARTPOLE, token=key)["detail"]
     first, second = (api.json("POST", "/experiments", 201, json=few, token=key)["id"] for _ in range(2))
     assert api.gateway.experiments.get(first).spec["budget"]["time_limit_s"] == pytest.approx(36)
     api.json("POST", f"/experiments/{first}/train", token=key)
@@ -180,7 +199,7 @@ def test_what_is_complete_goes_on_only_with_more_steps(api: Service) -> None:
     become(api, id, status="completed")
     assert "additional_timesteps" in api.json("POST", f"/experiments/{id}/resume", 409)["detail"]
     over = {"additional_timesteps": 10**9}
-    assert "at most 10,000,000" in api.json("POST", f"/experiments/{id}/resume", 400, json=over)["detail"]
+    assert "at most 10,000,000" in api.json("POST", f"/experiments/{id}/resume", 422, json=over)["detail"]
 
 
 def test_hyperparameters_change_while_created_or_paused_where_the_algorithm_allows(api: Service) -> None:

@@ -22,7 +22,7 @@ def shown(field: FieldInfo) -> str:
     default: Any = field.default
     if default is None:
         return ""
-    if isinstance(default, bool):
+    if isinstance(default, bool | dict):
         return json.dumps(default)
     return ",".join(default) if isinstance(default, tuple) else str(default)
 

@@ -63,7 +63,7 @@ def test_everything_is_optional(api: Service) -> None:
         ({"env_name": "Acrobot-v1", "reward_function_type": "simple_cartpole"}, 400, "is for CartPole-v1"),
         ({"model_name": "../../etc/passwd"}, 400, "passwd"),
         ({"total_timesteps": -5}, 422, "total_timesteps"),
-        ({"total_timesteps": 10**10}, 400, "at most 10,000,000"),
+        ({"total_timesteps": 10**10}, 422, "at most 10,000,000"),
         ({"learning_rate": "fast"}, 422, "learning_rate"),
         ({"hyperparameters": {"nonsense": 1}}, 400, "nonsense"),
     ],
