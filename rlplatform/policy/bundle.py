@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +25,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rlplatform.artifacts.checkpoint import FileRecord
 from rlplatform.errors import BundleError
 from rlplatform.names import BUNDLE_JSON_FILE, BUNDLE_ONNX_FILE
-from rlplatform.policy.spaces import MAX_ELEMENTS, Space
+from rlplatform.policy.spaces import (
+    MAX_ELEMENTS,
+    DictSpace,
+    DiscreteSpace,
+    MultiBinarySpace,
+    MultiDiscreteSpace,
+    Space,
+    parts,
+)
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_ONNX_BYTES = 2**31 - 1
@@ -119,22 +129,67 @@ class BundleManifest(_Part):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> BundleManifest:
-        outputs = {tensor.name for tensor in self.outputs}
-        needed = {"action", *self.distribution.parameters, *(f"next_{name}" for name in self.state)}
-        needed |= {"value"} if self.has_value else set()
-        if missing := needed - outputs:
-            raise ValueError(f"outputs must contain {', '.join(sorted(missing))}")
-        if missing := set(self.state) - {tensor.name for tensor in self.inputs}:
-            raise ValueError(f"inputs must contain {', '.join(sorted(missing))}")
+        """Refuse what contradicts itself: the spaces, the state and the distribution say what every tensor must be."""
         kinds, parameters = _FITTING[self.distribution.type]
         if self.action_space.type not in kinds or self.distribution.parameters not in parameters:
             raise ValueError(
                 f"a distribution {self.distribution.type} of {self.distribution.parameters} does not fit the action "
                 f"space {self.action_space.type}"
             )
+        nvec, choices = self.distribution.nvec, _choices(self.action_space, self.distribution)
+        if nvec != choices:
+            raise ValueError(
+                f"distribution.nvec must be {reprlib.repr(choices)}, as the action space, got {reprlib.repr(nvec)}"
+            )
+        if self.mask_size != (sum(choices) or None):
+            raise ValueError(f"mask_size must be {sum(choices) or None}, the sum of nvec, got {self.mask_size}")
+        for what, found, expected in (
+            ("inputs", self.inputs, self._expected_inputs()),
+            ("outputs", self.outputs, self._expected_outputs()),
+        ):
+            for number, (got, wanted) in enumerate(zip_longest(found, expected), 1):
+                if got != wanted:
+                    raise ValueError(f"number {number} of {what} must be {_in_words(wanted)}, got {_in_words(got)}")
         if set(self.files) != {BUNDLE_ONNX_FILE}:
             raise ValueError(f"files must name {BUNDLE_ONNX_FILE} and nothing else")
         return self
+
+    def _expected_inputs(self) -> tuple[TensorSpec, ...]:
+        tensors = [
+            TensorSpec(name=f"obs/{key}" if key else "obs", dtype=part.dtype, shape=(None, *part.shape))
+            for key, part in parts(self.observation_space).items()
+        ]
+        if self.mask_size is not None and any(tensor.name == "action_masks" for tensor in self.inputs):
+            tensors.append(TensorSpec(name="action_masks", dtype="bool", shape=(None, self.mask_size)))
+        if self.state:
+            tensors += [*self._state_tensors(), TensorSpec(name="episode_start", dtype="bool", shape=(None,))]
+        return tuple(tensors)
+
+    def _expected_outputs(self) -> tuple[TensorSpec, ...]:
+        space = self.action_space
+        assert not isinstance(space, DictSpace)
+        width = self.mask_size or math.prod(space.shape)
+        tensors = [TensorSpec(name="action", dtype=space.dtype, shape=(None, *space.shape))]
+        tensors += [
+            TensorSpec(name=name, dtype="float32", shape=(None, width)) for name in self.distribution.parameters
+        ]
+        if self.has_value:
+            tensors.append(TensorSpec(name="value", dtype="float32", shape=(None,)))
+        for tensor in self._state_tensors():
+            tensors.append(tensor.model_copy(update={"name": f"next_{tensor.name}"}))
+        return tuple(tensors)
+
+    def _state_tensors(self) -> list[TensorSpec]:
+        """Return the state's inputs as they must be; their sizes are the network's own."""
+        shapes = {tensor.name: tensor.shape for tensor in self.inputs}
+        tensors = []
+        for name in self.state:
+            match shapes.get(name):
+                case (int(layers), None, int(size)):
+                    tensors.append(TensorSpec(name=name, dtype="float32", shape=(layers, None, size)))
+                case found:
+                    raise ValueError(f"inputs must hold {name} of the shape (layers, None, size), got {found}")
+        return tensors
 
 
 @dataclass(frozen=True)
@@ -163,9 +218,8 @@ def read_manifest(path: Path) -> BundleManifest:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the manifest"
-        raise BundleError(
-            f"{manifest_path} is not a policy manifest: {field}: {first['msg']}. Export it again."
-        ) from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise BundleError(f"{manifest_path} is not a policy manifest: {field}: {what}. Export it again.") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{manifest_path} is not JSON: {error}. Export it again.") from error
 
@@ -242,6 +296,25 @@ def _check_nodes(graph: Any, source: Path) -> None:
             raise BundleError(
                 f"{source} holds {tensor.name!r} of {list(tensor.dims)} elements: too large. Export it again."
             )
+
+
+def _choices(space: Space, distribution: DistributionSpec) -> tuple[int, ...]:
+    """Return what `nvec` must be: the number of choices of each decision, empty where actions are not choices."""
+    match space:
+        case DiscreteSpace():
+            return (space.n,)
+        case MultiDiscreteSpace():
+            return space.nvec
+        case MultiBinarySpace() if (
+            distribution.type == "multi_categorical"
+        ):  # MaskablePPO: a choice of two for each bit
+            # No longer than it takes to differ: a few bytes of manifest can name a space of millions of bits.
+            return (2,) * min(math.prod(space.shape), len(distribution.nvec) + 1)
+    return ()
+
+
+def _in_words(tensor: TensorSpec | None) -> str:
+    return "left out" if tensor is None else f"{tensor.name[:200]!r} {tensor.dtype} {tensor.shape}"
 
 
 def _read_checked(path: Path) -> tuple[BundleManifest, bytes]:
