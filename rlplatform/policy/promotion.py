@@ -36,7 +36,7 @@ class PromotionRule:
     """What a candidate must show."""
 
     min_episodes: int = 20
-    """Episodes behind each mean, at least."""
+    """Episodes of the candidate's evaluation, at least. A champion of few has a wide interval, which is enough."""
     min_return: float | None = None
     """Least mean return. None: any."""
     min_gain: float = 0.0
@@ -52,7 +52,12 @@ class PromotionDecision:
 
 
 def decide_promotion(
-    candidate: Evaluation | None, champion: Evaluation | None, rule: PromotionRule, *, has_champion: bool
+    candidate: Evaluation | None,
+    champion: Evaluation | None,
+    rule: PromotionRule,
+    *,
+    has_champion: bool,
+    alias: str = CHAMPION,
 ) -> PromotionDecision:
     """Decide whether a candidate replaces the champion.
 
@@ -61,30 +66,35 @@ def decide_promotion(
         champion: The champion's evaluation; None when it was never evaluated, or there is no champion.
         rule: What is asked for.
         has_champion: Whether there is one to replace.
+        alias: What the champion is called.
 
     Source: Welch (1947), Biometrika 34: the interval of the difference of two means with unequal variances.
     """
-    if candidate is None:
-        return PromotionDecision(False, "The candidate has no evaluation. Evaluate it and publish it again.")
-    if candidate.n_episodes < max(rule.min_episodes, 2):
+    least = max(rule.min_episodes, 2)
+    if candidate is None or candidate.n_episodes < least:
+        found = "no evaluation" if candidate is None else f"an evaluation over {candidate.n_episodes} episodes only"
+        again = f"Publish it again with one over at least {least}."
+        return PromotionDecision(False, f"The candidate was published with {found}. {again}")
+    mean = candidate.return_mean
+    its = f"The candidate's mean return is {mean:.6g}"
+    if rule.min_return is not None and mean < rule.min_return:
+        return PromotionDecision(False, f"{its}, but at least {rule.min_return:.6g} is asked for.")
+    if not has_champion:
+        return PromotionDecision(True, f"{its}, and no version is {alias!r} yet.")
+    if champion is None or champion.n_episodes < 2:
         return PromotionDecision(
             False,
-            f"The candidate was evaluated over {candidate.n_episodes} episodes, of at least "
-            f"{max(rule.min_episodes, 2)}. Evaluate more.",
+            f"The version that is {alias!r} was published without an evaluation to compare with. "
+            "Publish it again with one, or set the alias by hand.",
         )
-    mean = candidate.return_mean
-    if rule.min_return is not None and mean < rule.min_return:
-        return PromotionDecision(False, f"Its mean return of {mean:.6g} is below the least, {rule.min_return:.6g}.")
-    if not has_champion:
-        return PromotionDecision(True, f"There is no champion yet; its mean return is {mean:.6g}.")
-    if champion is None or champion.n_episodes < 2:
-        return PromotionDecision(False, "The champion has no evaluation to compare with. Set the alias by hand.")
-    gain = mean - champion.return_mean
-    half = _half_width(candidate, champion)
-    found = f"its mean return is {gain:+.6g} ± {half:.3g} (95 %) against the champion's {champion.return_mean:.6g}"
-    if gain - half > rule.min_gain:
-        return PromotionDecision(True, f"Better beyond doubt: {found}.")
-    return PromotionDecision(False, f"Not better by more than {rule.min_gain:.6g} beyond doubt: {found}.")
+    gain, half = mean - champion.return_mean, _half_width(candidate, champion)
+    low = gain - half
+    found = f"{its}, that of {alias!r} {champion.return_mean:.6g}: a gain of {gain:+.6g} ± {half:.3g} (95 %)"
+    promote = low > rule.min_gain
+    verdict = "is" if promote else "must be"
+    return PromotionDecision(
+        promote, f"{found}. The lower end of that, {low:.6g}, {verdict} above {rule.min_gain:.6g}."
+    )
 
 
 def compare(
@@ -98,6 +108,7 @@ def compare(
         None if champion is None else Evaluation.from_metrics(champion.manifest.metrics),
         rule,
         has_champion=champion is not None,
+        alias=alias,
     )
 
 

@@ -15,17 +15,29 @@ PERFECT = Evaluation(500.0, 0.0, 100)
 @pytest.mark.parametrize(
     ("candidate", "champion", "rule", "promoted", "reason"),
     [
-        (None, GOOD, PromotionRule(), False, "no evaluation"),
-        (Evaluation(200.0, 1.0, 5), None, PromotionRule(), False, "over 5 episodes, of at least 20"),
-        (Evaluation(200.0, 0.0, 1), None, PromotionRule(min_episodes=1), False, "of at least 2"),
-        (GOOD, None, PromotionRule(), True, "no champion yet"),
-        (GOOD, None, PromotionRule(min_return=201.0), False, "below the least"),
-        (GOOD, WORSE, PromotionRule(), True, "Better beyond doubt"),
-        (WORSE, GOOD, PromotionRule(), False, "Not better"),
-        (LIKE, GOOD, PromotionRule(), False, "Not better"),
-        (GOOD, WORSE, PromotionRule(min_gain=49.0), False, "Not better by more than 49"),
-        (PERFECT, PERFECT, PromotionRule(), False, "Not better"),
-        (PERFECT, GOOD, PromotionRule(), True, "Better beyond doubt"),
+        (None, GOOD, PromotionRule(), False, "with no evaluation. Publish it again with one over at least 20."),
+        (
+            Evaluation(200.0, 1.0, 5),
+            None,
+            PromotionRule(),
+            False,
+            "over 5 episodes only. Publish it again with one over at least 20.",
+        ),
+        (Evaluation(200.0, 0.0, 1), None, PromotionRule(min_episodes=1), False, "at least 2."),
+        (GOOD, None, PromotionRule(), True, "is 200, and no version is 'champion' yet."),
+        (GOOD, None, PromotionRule(min_return=201.0), False, "is 200, but at least 201 is asked for"),
+        (GOOD, WORSE, PromotionRule(), True, "a gain of +50 ± 2.79 (95 %). The lower end of that, 47.2"),
+        (WORSE, GOOD, PromotionRule(), False, "a gain of -50 ± 2.79 (95 %). The lower end of that, -52.7"),
+        (LIKE, GOOD, PromotionRule(), False, "a gain of +1 ±"),
+        (GOOD, WORSE, PromotionRule(min_gain=49.0), False, "must be above 49"),
+        (
+            PERFECT,
+            PERFECT,
+            PromotionRule(),
+            False,
+            "a gain of +0 ± 0 (95 %). The lower end of that, 0, must be above 0",
+        ),
+        (PERFECT, GOOD, PromotionRule(), True, "298.016, is above 0"),
     ],
 )
 def test_the_gate_decides_and_says_why(
@@ -39,7 +51,7 @@ def test_the_gate_decides_and_says_why(
 def test_a_champion_without_evaluation_stays() -> None:
     decision = decide_promotion(GOOD, None, PromotionRule(), has_champion=True)
     assert not decision.promote
-    assert "The champion has no evaluation" in decision.reason
+    assert "'champion' was published without an evaluation" in decision.reason
 
 
 def test_the_interval_is_welchs() -> None:
