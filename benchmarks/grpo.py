@@ -13,26 +13,19 @@ are from 20 on: settings were chosen on others.
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.page import describe_machine, write_page
+from benchmarks.page import ROOT, describe_machine, write_page
+from benchmarks.seeds import interval, minutes, read_records, train, train_missing
+from rlplatform.artifacts.atomic import write_json
 from rlplatform.report.statistics import interquartile_mean
-from rlplatform.specs.load import load_run_spec
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs" / "train"
-HOME = ROOT / "results" / "grpo"
+RECORDS = ROOT / "results" / "grpo" / "records"
 PAGE = ROOT / "docs" / "results" / "grpo.md"
 N_EPISODES = 100
 
@@ -162,65 +155,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.report_only:
         suites = arguments.suites or SUITES[:-1]
         cases = [case for case in CASES if case.suite in suites and arguments.only in case.name]
-        wanted = [(case, int(seed)) for case in cases for seed in arguments.seeds.split(",")]
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            failed = sum(pool.map(lambda pair: _train_in_process(*pair), wanted))
+        pairs = [(case, int(seed)) for case in cases for seed in arguments.seeds.split(",")]
+        wanted = {_record(case, seed): ("--train-one", case.key, str(seed)) for case, seed in pairs}
+        failed = train_missing("benchmarks.grpo", wanted, arguments.jobs)
     write_report()
     return 1 if failed else 0
 
 
-def _train_in_process(case: Case, seed: int) -> int:
-    if _record(case, seed).exists():
-        return 0
-    command = [sys.executable, "-m", "benchmarks.grpo", "--train-one", case.key, str(seed)]
-    return int(subprocess.run(command, cwd=ROOT, check=False).returncode != 0)
-
-
 def _record(case: Case, seed: int) -> Path:
-    return HOME / "records" / f"{case.key}-s{seed}.json"
+    return RECORDS / f"{case.key}-s{seed}.json"
 
 
 def train_one(case: Case, seed: int) -> None:
     """Train one case with one seed, evaluate its last policy greedily and sampled, and keep the result."""
     from rlplatform.artifacts.jsonl import read_jsonl
-    from rlplatform.artifacts.run_dir import RunDir
     from rlplatform.train.compare import newest_policy
     from rlplatform.train.evaluate import evaluate
     from rlplatform.train.policy_folder import load_policy
     from rlplatform.train.seeding import derive_seed
-    from rlplatform.train.trainer import Trainer
 
     record = _record(case, seed)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    pointer = record.with_suffix(".run")
-    resumed = pointer.exists()
-    if resumed:
-        trainer = Trainer.open(RunDir(Path(pointer.read_text())))
-    else:
-        overrides = [*case.overrides, f"seed={seed}", "evaluation.final_episodes=0", "checkpoint.keep_last=1"]
-        spec = load_run_spec(CONFIGS / f"{case.config}.yaml", overrides=overrides).spec
-        trainer = Trainer.create(spec, HOME)
-        pointer.write_text(str(trainer.run_dir.path))
-    began, cpu_began = time.monotonic(), time.process_time()
-    trained = trainer.fit()
-    wall, cpu = time.monotonic() - began, time.process_time() - cpu_began
-    cpu += resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    policy = load_policy(newest_policy(trainer.run_dir), trainer.spec.algorithm.name)
+    overrides = [*case.overrides, f"seed={seed}", "evaluation.final_episodes=0", "checkpoint.keep_last=1"]
+    training = train(record, case.config, overrides)
+    spec, run_dir = training.spec, training.run_dir
+    policy = load_policy(newest_policy(run_dir), spec.algorithm.name)
     base = derive_seed(seed, "grpo")
     greedy, sampled = (
-        evaluate(policy, trainer.spec.env, n_episodes=N_EPISODES, seed=base, deterministic=greedily)
+        evaluate(policy, spec.env, n_episodes=N_EPISODES, seed=base, deterministic=greedily)
         for greedily in (True, False)
     )
     curve = [
         (int(line["step"]), float(line["return_mean"]))
-        for line in read_jsonl(trainer.run_dir.evaluations_path)
+        for line in read_jsonl(run_dir.evaluations_path)
         if line["purpose"] == "evaluation"
     ]
     result = SeedResult(
-        case.suite, case.name, seed, trained.step, greedy.return_mean, greedy.return_std, greedy.length_mean,
-        sampled.return_mean, curve, wall, cpu, resumed,
+        case.suite, case.name, seed, training.step, greedy.return_mean, greedy.return_std, greedy.length_mean,
+        sampled.return_mean, curve, training.wall_s, training.cpu_s, training.resumed,
     )  # fmt: skip
-    record.write_text(json.dumps(asdict(result), indent=2) + "\n")
+    write_json(record, asdict(result))
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -228,9 +201,8 @@ def train_one(case: Case, seed: int) -> None:
 
 def write_report() -> None:
     """Write the page from the records."""
-    records = [SeedResult(**json.loads(path.read_text())) for path in sorted((HOME / "records").glob("*.json"))]
     by_case: dict[tuple[str, str], list[SeedResult]] = {}
-    for record in records:
+    for record in read_records(RECORDS, SeedResult):
         by_case.setdefault((record.suite, record.case), []).append(record)
     rows = [_row(case, by_case[case.suite, case.name]) for case in CASES if (case.suite, case.name) in by_case]
     figures = "\n".join(f"![{suite}](grpo_{suite}.svg)" for suite in SUITES[:-1] if _draw(suite, by_case))
@@ -259,11 +231,10 @@ return-to-go as its only baseline.
 def _row(case: Case, results: list[SeedResult]) -> str:
     greedy = interquartile_mean([result.greedy for result in results])
     sampled = interquartile_mean([result.sampled for result in results])
-    whole = [result.cpu_s for result in results if not result.resumed]
-    cpu = f"{np.median(whole) / 60:.1f}" if whole else "—"
+    cpu = minutes([result.cpu_s for result in results if not result.resumed])
     return (
         f"| {case.suite} | {case.name} | {results[0].steps:,} | {len(results)} | "
-        f"{greedy.value:.1f} [{greedy.low:.1f}, {greedy.high:.1f}] | {min(r.greedy for r in results):.1f} | "
+        f"{interval(greedy)} | {min(r.greedy for r in results):.1f} | "
         f"{sampled.value:.1f} | {cpu} | {case.bar} |"
     )
 

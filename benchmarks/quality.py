@@ -11,26 +11,18 @@ interrupted goes on from its last checkpoint, so the command may be stopped and 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 
-from benchmarks.page import describe_machine, write_page
-from rlplatform.report.statistics import Estimate, interquartile_mean
-from rlplatform.specs.load import load_run_spec
+from benchmarks.page import ROOT, describe_machine, write_page
+from benchmarks.seeds import interval, minutes, read_records, train, train_missing
+from rlplatform.artifacts.atomic import write_json
+from rlplatform.report.statistics import interquartile_mean
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs" / "train"
-HOME = ROOT / "results" / "quality"
+RECORDS = ROOT / "results" / "quality" / "records"
 PAGE = ROOT / "docs" / "results" / "quality.md"
 SUITE = (
     "cartpole_ppo",
@@ -108,78 +100,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     failed = 0
     if not arguments.report_only:
-        seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            wanted = [(config, seed) for config in arguments.configs for seed in seeds]
-            failed = sum(pool.map(lambda pair: _train_in_process(*pair), wanted))
+        pairs = [(config, int(seed)) for config in arguments.configs for seed in arguments.seeds.split(",")]
+        wanted = {_record(config, seed): (config, "--train-one", str(seed)) for config, seed in pairs}
+        failed = train_missing("benchmarks.quality", wanted, arguments.jobs)
     write_report()
     return 1 if failed else 0
 
 
-def _train_in_process(config: str, seed: int) -> int:
-    if record_path(config, seed).exists():
-        return 0
-    command = [sys.executable, "-m", "benchmarks.quality", config, "--train-one", str(seed)]
-    return int(subprocess.run(command, cwd=ROOT, check=False).returncode != 0)
-
-
-def record_path(config: str, seed: int) -> Path:
-    """Return where the result of one config and seed is kept."""
-    return HOME / "records" / f"{config}-s{seed}.json"
+def _record(config: str, seed: int) -> Path:
+    return RECORDS / f"{config}-s{seed}.json"
 
 
 def train_one(config: str, seed: int) -> None:
     """Train one config with one seed, evaluate its last and best policy on the same episodes, and keep the result."""
-    from rlplatform.artifacts.run_dir import RunDir
     from rlplatform.train.compare import newest_policy
     from rlplatform.train.evaluate import evaluate
     from rlplatform.train.policy_folder import load_policy
     from rlplatform.train.seeding import derive_seed
-    from rlplatform.train.trainer import Trainer
 
-    record = record_path(config, seed)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    pointer = record.with_suffix(".run")
-    resumed = pointer.exists()
-    if resumed:
-        trainer = Trainer.open(RunDir(Path(pointer.read_text())))
-    else:
-        trainer = Trainer.create(load_run_spec(CONFIGS / f"{config}.yaml", overrides=[f"seed={seed}"]).spec, HOME)
-        pointer.write_text(str(trainer.run_dir.path))
-    began, cpu_began = time.monotonic(), time.process_time()
-    trained = trainer.fit()
-    wall, cpu = time.monotonic() - began, time.process_time() - cpu_began
-    cpu += resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    spec = trainer.spec
-    results = {}
-    for which, folder in (("last", newest_policy(trainer.run_dir)), ("best", trainer.run_dir.best_path)):
-        results[which] = evaluate(
+    training = train(_record(config, seed), config, [f"seed={seed}"])
+    spec, run_dir = training.spec, training.run_dir
+    last, best = (
+        evaluate(
             load_policy(folder, spec.algorithm.name), spec.env, n_episodes=N_EPISODES, seed=derive_seed(seed, "quality")
         )
-    last, best = results["last"], results["best"]
+        for folder in (newest_policy(run_dir), run_dir.best_path)
+    )
     result = SeedResult(
         config,
         seed,
         spec.algorithm.name,
         spec.env.id,
-        trained.step,
+        training.step,
         last.return_mean,
         last.return_std,
         best.return_mean,
         best.return_std,
-        wall,
-        cpu,
-        resumed,
-        trainer.run_dir.path.name,
+        training.wall_s,
+        training.cpu_s,
+        training.resumed,
+        run_dir.path.name,
     )
-    record.write_text(json.dumps(asdict(result), indent=2) + "\n")
+    write_json(_record(config, seed), asdict(result))
 
 
 def write_report() -> None:
     """Write the page from the records."""
-    records = [SeedResult(**json.loads(path.read_text())) for path in sorted((HOME / "records").glob("*.json"))]
     by_config: dict[str, list[SeedResult]] = {}
-    for record in sorted(records, key=lambda record: record.seed):
+    for record in sorted(read_records(RECORDS, SeedResult), key=lambda record: record.seed):
         by_config.setdefault(record.config, []).append(record)
     order = sorted(by_config, key=lambda config: (SUITE.index(config) if config in SUITE else len(SUITE), config))
     rows = [_row(config, by_config[config]) for config in order]
@@ -222,10 +190,6 @@ over seeds.
     )
 
 
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
-
-
 def _row(config: str, results: list[SeedResult]) -> str:
     first = results[0]
     last = interquartile_mean([result.last_return for result in results])
@@ -233,11 +197,10 @@ def _row(config: str, results: list[SeedResult]) -> str:
     threshold = gym.spec(first.env).reward_threshold
     at_bar = sum(result.last_return >= threshold for result in results) if threshold is not None else None
     bar = "—" if at_bar is None else f"{at_bar} of {len(results)} ≥ {threshold:g}"
-    whole = [(result.cpu_s, result.wall_s) for result in results if not result.resumed]
-    cpu, wall = (f"{np.median(seconds) / 60:.1f}" for seconds in zip(*whole, strict=True)) if whole else ("—", "—")
+    whole = [result for result in results if not result.resumed]
     return (
-        f"| `{config}` | {first.steps:,} | {len(results)} | {_interval(last)} | {bar} | {_interval(best)} | "
-        f"{cpu} | {wall} | "
+        f"| `{config}` | {first.steps:,} | {len(results)} | {interval(last)} | {bar} | {interval(best)} | "
+        f"{minutes([result.cpu_s for result in whole])} | {minutes([result.wall_s for result in whole])} | "
         f"{PUBLISHED.get((first.algorithm, first.env), '—')} |"
     )
 
