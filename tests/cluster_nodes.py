@@ -40,7 +40,7 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "RAY_JOB_STOP_WAIT_TIME_S": "60",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_raylet_start_wait_time_s": "300",
     # A node that is silent for three seconds is dead; Ray's own patience is some twenty.
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
@@ -63,7 +63,7 @@ _FAKE_HEAD = {
     "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_ID,
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_ID,
 }
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 20.0
 
 
