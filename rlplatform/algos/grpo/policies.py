@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -44,12 +44,14 @@ class ActorPolicy(BasePolicy):
         activation_fn: Non-linearity between layers.
         ortho_init: Initialise weights orthogonally, the last layer's small, so that the first policy is near uniform.
         log_std_init: Logarithm of the first standard deviation of continuous actions.
-        features_extractor_class: From observations to features.
+        features_extractor_class: From observations to features. None: the class's own.
         features_extractor_kwargs: Its arguments.
         normalize_images: Divide images by 255.
         optimizer_class: The optimizer.
         optimizer_kwargs: Its arguments besides the learning rate. None: for Adam, ``eps`` 1e-5 and one fused step.
     """
+
+    default_features_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class ActorPolicy(BasePolicy):
         activation_fn: type[nn.Module] = nn.Tanh,
         ortho_init: bool = True,
         log_std_init: float = 0.0,
-        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -68,17 +70,18 @@ class ActorPolicy(BasePolicy):
     ) -> None:
         if optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5, "fused": True} if optimizer_class is torch.optim.Adam else {}
+        extractor = features_extractor_class or self.default_features_extractor
         super().__init__(
             observation_space,
             action_space,
-            features_extractor_class,
+            extractor,
             features_extractor_kwargs,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
         if net_arch is None:
-            net_arch = [] if features_extractor_class is NatureCNN else [64, 64]
+            net_arch = [] if extractor is NatureCNN else [64, 64]
         self.net_arch, self.activation_fn = net_arch, activation_fn
         self.ortho_init, self.log_std_init = ortho_init, log_std_init
         self.choices = _choices(action_space)
@@ -151,7 +154,7 @@ class ActorPolicy(BasePolicy):
             ]
             if len(parts) == 1:
                 return parts[0]
-            return Evaluation(sum_all([part.log_prob for part in parts]), sum_all([part.entropy for part in parts]))
+            return Evaluation(*(torch.stack(column).sum(dim=0) for column in zip(*parts, strict=True)))
         actions = actions.reshape(raw.shape).to(raw.dtype)
         if isinstance(self.action_space, spaces.MultiBinary):
             log_prob = -functional.binary_cross_entropy_with_logits(raw, actions, reduction="none")
@@ -165,54 +168,13 @@ class ActorPolicy(BasePolicy):
 class ActorCnnPolicy(ActorPolicy):
     """An :class:`ActorPolicy` that reads images."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
-        net_arch: list[int] | None = None,
-        activation_fn: type[nn.Module] = nn.Tanh,
-        ortho_init: bool = True,
-        log_std_init: float = 0.0,
-        features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN,
-        features_extractor_kwargs: dict[str, Any] | None = None,
-        normalize_images: bool = True,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
-        optimizer_kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            observation_space, action_space, lr_schedule, net_arch, activation_fn, ortho_init, log_std_init,
-            features_extractor_class, features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs,
-        )  # fmt: skip
+    default_features_extractor = NatureCNN
 
 
 class MultiInputActorPolicy(ActorPolicy):
     """An :class:`ActorPolicy` that reads dictionaries."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
-        net_arch: list[int] | None = None,
-        activation_fn: type[nn.Module] = nn.Tanh,
-        ortho_init: bool = True,
-        log_std_init: float = 0.0,
-        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
-        features_extractor_kwargs: dict[str, Any] | None = None,
-        normalize_images: bool = True,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
-        optimizer_kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            observation_space, action_space, lr_schedule, net_arch, activation_fn, ortho_init, log_std_init,
-            features_extractor_class, features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs,
-        )  # fmt: skip
-
-
-def sum_all(parts: list[Tensor]) -> Tensor:
-    """Return the sum of tensors of one shape."""
-    return torch.stack(parts).sum(dim=0)
+    default_features_extractor = CombinedExtractor
 
 
 def _choices(space: spaces.Space[Any]) -> list[int]:
