@@ -73,9 +73,10 @@ class PBTScheduler(Spec):
     mutations: _Mutations = None
     quantile_fraction: _QuantileFraction = 0.25
     resample_probability: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Probability that a mutated parameter is drawn anew from the space; else it is changed by a factor."""
+    """Probability that a mutated parameter is drawn anew from the space; else it is moved by a factor."""
     factors: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.8, 1.2)
-    """Factors of a mutated number, each as likely; the result stays within the space."""
+    """How far a mutated number moves, each as likely: it is multiplied, or on a linear range moves by as much of the
+    range (0.8: down by a fifth). It stays within the space. Of a list, the neighbour is taken."""
     synchronous: _Synchronous = True
 
 

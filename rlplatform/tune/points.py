@@ -1,4 +1,4 @@
-"""Points of a space: how dimensions are walked, and how one value is drawn at random."""
+"""Points of a space: how dimensions are walked, and how one value is drawn at random or moved."""
 
 from __future__ import annotations
 
@@ -47,3 +47,23 @@ def draw(dimension: Dimension, rng: np.random.Generator) -> Any:
             options = dimension.options()
             assert options is not None
             return options[int(rng.integers(len(options)))]
+
+
+def move(dimension: Dimension, value: Any, factor: float) -> Any:
+    """Return a value of a dimension moved up (a factor above 1) or down, within the space.
+
+    A logarithmic range is moved along by multiplying. A linear one is by `factor - 1` of its length: multiplied by 0.8
+    or 1.2, a discount would be at an end of its range at once. Whole numbers move by a step at least, listed values to
+    their neighbour.
+    """
+    direction = int(np.sign(factor - 1))
+    match dimension:
+        case LogUniform(low=low, high=high):
+            return float(np.clip(value * factor, low, high))
+        case Uniform(low=low, high=high):
+            return float(np.clip(value + (factor - 1) * (high - low), low, high))
+        case Integer(low=low, high=high, step=step, log=log):
+            steps = round((factor - 1) * (value if log else high - low) / step) or direction
+            return int(np.clip(value + steps * step, low, high))
+        case Choice(values=values) | Grid(values=values):
+            return values[int(np.clip(values.index(value) + direction, 0, len(values) - 1))]

@@ -26,8 +26,7 @@ from ray.tune.schedulers import (
 
 from rlplatform.specs import search_schedulers as specs
 from rlplatform.specs.search import SearchSpec
-from rlplatform.specs.search_space import Integer, LogUniform, Uniform
-from rlplatform.tune.points import draw
+from rlplatform.tune.points import draw, move
 from rlplatform.tune.trainable import FAILED, GENERATION, ITERATION, STEP, VALUE
 
 CLOCK = "clock"
@@ -217,11 +216,8 @@ def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:
             return Pbt(
                 **common,
                 perturbation_interval=1,
-                hyperparam_mutations={path: _mutation(spec, path) for path in spec.mutations},
                 quantile_fraction=asked.quantile_fraction,
-                resample_probability=asked.resample_probability,
-                perturbation_factors=asked.factors,
-                custom_explore_fn=lambda config: _within_space(spec, config),
+                custom_explore_fn=lambda config: _mutated(spec, asked, config),
                 log_config=False,
                 synch=asked.synchronous,
             ).keep(asked.every_steps, concurrent, spec.seed)
@@ -241,23 +237,21 @@ def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:
             return KeptScheduler().keep(1, concurrent, spec.seed)
 
 
-def _mutation(spec: SearchSpec, path: str) -> Any:
-    """Return how PBT draws a parameter anew: from a list in its order, else by a function."""
-    dimension = spec.space[path]
-    if not isinstance(dimension, Uniform | LogUniform | Integer):
-        return list(dimension.values)
-    return lambda: draw(dimension, np.random.default_rng(np.random.randint(2**31)))
+def _mutated(spec: SearchSpec, asked: specs.PBTScheduler, config: dict[str, Any]) -> dict[str, Any]:
+    """Change what PBT mutates: drawn anew, or moved. Ray's own way multiplies, whatever the range and its scale."""
+    rng = np.random.default_rng(np.random.randint(2**31))
+    for path in spec.mutations:
+        dimension = spec.space[path]
+        anew = rng.random() < asked.resample_probability
+        config[path] = draw(dimension, rng) if anew else move(dimension, config[path], float(rng.choice(asked.factors)))
+    return config
 
 
 def _within_space(spec: SearchSpec, config: dict[str, Any]) -> dict[str, Any]:
-    """Put what was changed by a factor, or proposed, back into the space."""
+    """Put what PB2 proposed back into the space."""
     for path in spec.mutations:
-        dimension = spec.space[path]
-        if path in config and isinstance(dimension, Uniform | LogUniform | Integer):
-            value = min(max(config[path], dimension.low), dimension.high)
-            if isinstance(dimension, Integer):
-                value = dimension.low + round((value - dimension.low) / dimension.step) * dimension.step
-            config[path] = int(value) if isinstance(dimension, Integer) else float(value)
+        low, high = spec.space[path].extremes()
+        config[path] = float(min(max(config[path], low), high))
     return config
 
 

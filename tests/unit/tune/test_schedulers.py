@@ -149,17 +149,33 @@ def test_a_report_that_was_decided_on_is_passed_over(name: str) -> None:
     assert memory(controller.scheduler) != before, "a trial that took over another reports anew"
 
 
-def test_what_population_based_training_changes_stays_in_the_space() -> None:
+GAMMA, EPOCHS, BATCH, STEPS = ("algorithm.gamma", "algorithm.n_epochs", "algorithm.batch_size", "algorithm.n_steps")
+
+
+@pytest.mark.parametrize(
+    ("factor", "moved"),
+    [
+        (1.2, {RATE: 1.2e-3, GAMMA: 0.918, EPOCHS: 4, BATCH: 256, STEPS: 128}),
+        (0.8, {RATE: 8e-4, GAMMA: 0.9, EPOCHS: 2, BATCH: 64, STEPS: 64}),
+        (100.0, {RATE: 1e-2, GAMMA: 0.99, EPOCHS: 6, BATCH: 256, STEPS: 192}),
+    ],
+)
+def test_population_based_training_moves_a_parameter_on_the_scale_of_its_range(
+    factor: float, moved: dict[str, Any]
+) -> None:
     spec = small_search(
-        scheduler={"name": "pbt", "every_steps": 64, "factors": [0.01, 100.0], "resample_probability": 0.0},
+        scheduler={"name": "pbt", "every_steps": 64, "factors": [factor, factor], "resample_probability": 0.0},
         space={
             RATE: {"type": "loguniform", "low": 1e-4, "high": 1e-2},
-            "algorithm.n_epochs": {"type": "int", "low": 1, "high": 9, "step": 2},
+            GAMMA: {"type": "uniform", "low": 0.9, "high": 0.99},
+            EPOCHS: {"type": "int", "low": 2, "high": 6},
+            BATCH: {"type": "choice", "values": [64, 128, 256]},
+            STEPS: {"type": "int", "low": 64, "high": 192, "step": 64},
         },
     )
     explore = make_scheduler(spec, concurrent=2)._custom_explore_fn  # type: ignore[attr-defined]
-    changed = explore({RATE: 0.1, "algorithm.n_epochs": 8, "search": "/somewhere"})
-    assert changed == {RATE: 1e-2, "algorithm.n_epochs": 9, "search": "/somewhere"}
+    changed = explore({RATE: 1e-3, GAMMA: 0.9, EPOCHS: 3, BATCH: 128, STEPS: 64, "search": "/somewhere"})
+    assert changed == pytest.approx({**moved, "search": "/somewhere"})
 
 
 def test_no_more_trials_train_than_may() -> None:
