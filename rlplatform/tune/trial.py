@@ -22,7 +22,7 @@ from rlplatform.report.statistics import trimmed_mean
 from rlplatform.specs.run import EnvSpec, RunSpec
 from rlplatform.specs.search import ObjectiveSpec, SearchSpec, apply_point
 from rlplatform.train.resolve import resolve
-from rlplatform.train.seeding import RngState, capture_rng, restore_rng
+from rlplatform.train.seeding import RngState, capture_rng, derive_seed, restore_rng, seed_everything
 from rlplatform.train.trainer import Trainer
 from rlplatform.tune.trial_folder import TrialNote, adopt_seed, read_note, save_seed, write_note
 
@@ -194,8 +194,16 @@ class _Run:
     @contextmanager
     def attempt(self) -> Iterator[_Run]:
         with self.trainer.attempt():
+            self._part_from_origin()
             self._rng = None if self._alone else capture_rng()
             yield self
+
+    def _part_from_origin(self) -> None:
+        """Draw otherwise than a trial that was taken over just now: with the same point, a copy would repeat it."""
+        run, takeovers = self.trainer.run_dir, self.trainer.run_dir.read().amendments
+        if takeovers and takeovers[-1].step == self.step:
+            purpose = f"trial {run.path.parent.name} takes over another"
+            seed_everything(derive_seed(self.trainer.spec.seed, purpose, len(takeovers)))
 
     @property
     def step(self) -> int:

@@ -102,6 +102,14 @@ def test_seeds_train_side_by_side_as_each_would_alone(tmp_path: Path) -> None:
     assert [report.value for report in reports] == [(a.value + b.value) / 2 for a, b in zip(*single, strict=True)]
 
 
+def test_each_seed_of_a_trial_is_a_run_in_weights_and_biases_too(tmp_path: Path) -> None:
+    tracking = {"tensorboard": False, "csv": False, "wandb": {"mode": "offline"}}
+    trial = trial_of(tmp_path, small_search(run={"tracking": tracking}, **TWO_SEEDS))
+    finish(trial)
+    kept = [[found.name for found in run.path.glob("wandb/offline-run-*")] for run in runs_of(trial)]
+    assert [name.rpartition("trials-")[2] for (name,) in kept] == ["0000-seed_3", "0000-seed_4"]
+
+
 @pytest.mark.parametrize("evaluations", [1, 2, 3])
 def test_a_trial_that_is_left_and_taken_up_ends_as_one_that_was_not(tmp_path: Path, evaluations: int) -> None:
     spec = small_search(run={"checkpoint": {"every_steps": 128}}, **TWO_SEEDS)
@@ -159,6 +167,26 @@ def test_a_trial_becomes_a_copy_of_another_under_its_own_point(tmp_path: Path) -
     assert finish(heir)[-1].iteration == 4
     assert weights(heir) != [weights_sha256(newest_policy(run)) for run in runs_of(donor)]
     assert read_note(heir.path).generation == 1
+
+
+def test_a_copy_does_not_repeat_what_its_origin_goes_on_to_do(tmp_path: Path) -> None:
+    folder, spec = tmp_path / "saved", small_search()
+    folder.mkdir()
+    donor = trial_of(tmp_path / "whole", spec)
+    donor.start()
+    donor.advance()
+    donor.save(folder)
+    finish(donor)
+    heirs = [trial_of(tmp_path / home, spec, "0001") for home in ("whole", "left")]
+    for heir in heirs:
+        heir.adopt(folder)
+    heirs[1].start()
+    heirs[1].close("paused", "a test")
+    for heir in heirs:
+        finish(heir)
+    assert heirs[0].point == donor.point
+    assert weights(heirs[0]) != weights(donor)
+    assert weights(heirs[0]) == weights(heirs[1])
 
 
 def test_its_own_checkpoint_changes_nothing_that_is_there(tmp_path: Path) -> None:
