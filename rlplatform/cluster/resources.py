@@ -100,30 +100,11 @@ def trial_booking(search: SearchSpec) -> Booking:
     return Booking((driver, *workers * seeds))
 
 
-def check_concurrency(search: SearchSpec, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return how many trials can train at once: what the budget says, else as many as fit.
-
-    Args:
-        search: A search whose run's `env` is resolved.
-        nodes: Total resources of each living node.
-
-    Raises:
-        ResourceError: Not one trial fits, or not as many as `budget.concurrent` asks for.
-    """
-    asked = trial_booking(search)
-    check_fits(asked, nodes, "A trial")
-    most = min(search.budget.concurrent or search.n_trials, search.n_trials)
+def how_many_fit(asked: Booking, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return how many bookings of one kind fit into the nodes together when nothing else runs on them."""
     free = [dict(node) for node in nodes]
-    fitting = next((count for count in range(most) if not _place(asked, free)), most)
-    if search.budget.concurrent is not None and fitting < most:
-        together = Booking(asked.bundles * most)
-        raise ResourceError(
-            f"`budget.concurrent`: {most} trials at once ask for {_total(together)}; the cluster has "
-            f"{describe(nodes, memory=asked.total(MEMORY) > 0)}, which holds {fitting}. Use "
-            f"`budget.concurrent: {fitting}`, leave it out for as many as fit, or book less for each with "
-            "`resources.cpus`, `resources.gpus` or `resources.memory_bytes` of the run."
-        )
-    return fitting
+    # What is booked in thousandths can be booked a thousand times on one CPU; nobody trains that many at once.
+    return next((number for number in range(MOST) if not _place(asked, free)), MOST)
 
 
 def _place(asked: Booking, free: list[dict[str, float]]) -> bool:
@@ -136,27 +117,13 @@ def _place(asked: Booking, free: list[dict[str, float]]) -> bool:
         if home is None:
             return False
         for name, amount in needed.items():
-            home[name] -= amount
+            home[name] = home.get(name, 0.0) - amount
     return True
 
 
 def _whole_share(gpus: float) -> float:
     """Return how much of a node's GPUs a share takes: 0.4 takes a half, because two such shares fill a GPU."""
     return gpus if gpus >= 1 else 1 / floor(1 / gpus + 1e-6)
-
-
-def how_many_fit(asked: Booking, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return how many bookings of one kind fit into the nodes together when nothing else runs on them."""
-    free = [dict(node) for node in nodes]
-    # What is booked in thousandths can be booked a thousand times on one CPU; nobody trains that many at once.
-    for number in range(MOST):
-        for bundle in asked.bundles:
-            home = next((node for node in free if all(node.get(key, 0.0) >= n for key, n in bundle.items())), None)
-            if home is None:
-                return number
-            for key, amount in bundle.items():
-                home[key] = round(home[key] - amount, 4)
-    return MOST
 
 
 def describe(nodes: Sequence[Mapping[str, float]], memory: bool = True) -> str:

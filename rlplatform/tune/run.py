@@ -11,7 +11,7 @@ from pathlib import Path
 from rlplatform.artifacts.mirror import mirrored
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.artifacts.search_record import best_trial
-from rlplatform.cluster.resources import MEMORY, MOST, Booking, booking, check_fits, describe, how_many_fit
+from rlplatform.cluster.resources import MEMORY, MOST, Booking, check_fits, describe, how_many_fit, trial_booking
 from rlplatform.cluster.runner import RayOptions, catch_interrupts
 from rlplatform.cluster.session import cluster_nodes, ray_session
 from rlplatform.errors import ResourceError
@@ -84,7 +84,7 @@ def _run(
     options: RayOptions,
     on_progress: OnSearchProgress | None,
 ) -> SearchResult:
-    asked = booking(spec.run)
+    asked = trial_booking(spec)
     with _environment(), ray_session(options.address, num_cpus=options.num_cpus, num_gpus=options.num_gpus):
         concurrent = _concurrent(spec, asked, options)
         search = search or SearchDir.create(home, spec)

@@ -12,9 +12,9 @@ from rlplatform.cluster.resources import (
     GpuLimit,
     apply_gpu_limit,
     booking,
-    check_concurrency,
     check_fits,
     gpu_limit,
+    how_many_fit,
     trial_booking,
 )
 from rlplatform.errors import ResourceError
@@ -96,15 +96,12 @@ def test_the_cap_is_set_on_the_booked_gpu(monkeypatch: pytest.MonkeyPatch) -> No
 # --- trials of a search -----------------------------------------------------------------------------------------------
 
 
-def search(
-    resources: dict[str, Any], *, seeds: int = 1, env: dict[str, Any] | None = None, **budget: Any
-) -> SearchSpec:
+def search(resources: dict[str, Any], *, seeds: int = 1, env: dict[str, Any] | None = None) -> SearchSpec:
     return SearchSpec.model_validate(
         {
             "run": spec(resources, **(env or {})),
             "space": {"algorithm.gamma": {"type": "uniform", "low": 0.9, "high": 1.0}},
             "objective": {"seeds": list(range(seeds))},
-            "budget": budget,
         }
     )
 
@@ -115,36 +112,18 @@ def test_the_seeds_of_a_trial_share_its_driver_but_not_memory_and_workers() -> N
 
 
 @pytest.mark.parametrize(
-    ("resources", "budget", "nodes", "expected"),
+    ("resources", "nodes", "expected"),
     [
-        ({"cpus": 1}, {}, [{"CPU": 2.0}, {"CPU": 3.0}], 5),
-        ({"cpus": 2}, {}, [{"CPU": 3.0}, {"CPU": 3.0}], 2),
-        ({"cpus": 1}, {"trials": 3}, [{"CPU": 8.0}], 3),
-        ({"cpus": 1}, {"concurrent": 2}, [{"CPU": 8.0}], 2),
-        ({"cpus": 1, "memory_bytes": 4}, {}, [{"CPU": 8.0, "memory": 10.0}], 2),
-        ({"cpus": 1, "gpus": 0.125}, {}, [{"CPU": 16.0, "GPU": 1.0}], 8),
-        ({"cpus": 1, "gpus": 0.1}, {}, [{"CPU": 16.0, "GPU": 1.0}], 10),
-        ({"cpus": 1, "gpus": 0.4}, {}, [{"CPU": 16.0, "GPU": 2.0}], 4),
-        ({"cpus": 1, "gpus": 0.6}, {}, [{"CPU": 16.0, "GPU": 2.0}], 2),
-        ({"cpus": 0}, {"trials": 50}, [{"CPU": 1.0}], 50),
+        ({"cpus": 1}, [{"CPU": 2.0}, {"CPU": 3.0}], 5),
+        ({"cpus": 2}, [{"CPU": 3.0}, {"CPU": 3.0}], 2),
+        ({"cpus": 4}, [{"CPU": 2.0}], 0),
+        ({"cpus": 1, "memory_bytes": 4}, [{"CPU": 8.0, "memory": 10.0}], 2),
+        ({"cpus": 1, "gpus": 0.125}, [{"CPU": 16.0, "GPU": 1.0}], 8),
+        ({"cpus": 1, "gpus": 0.1}, [{"CPU": 16.0, "GPU": 1.0}], 10),
+        ({"cpus": 1, "gpus": 0.4}, [{"CPU": 16.0, "GPU": 2.0}], 4),
+        ({"cpus": 1, "gpus": 0.6}, [{"CPU": 16.0, "GPU": 2.0}], 2),
+        ({"cpus": 0}, [{"CPU": 1.0}], 1000),
     ],
 )
-def test_as_many_trials_train_at_once_as_fit_and_are_asked_for(
-    resources: dict[str, Any], budget: dict[str, Any], nodes: list[dict[str, float]], expected: int
-) -> None:
-    assert check_concurrency(search(resources, **budget), nodes) == expected
-
-
-def test_more_trials_than_memory_are_refused_with_what_is_there_and_how_many_fit() -> None:
-    asked = search({"cpus": 1, "memory_bytes": 4 * 2**30}, trials=6, concurrent=6)
-    with pytest.raises(
-        ResourceError,
-        match=r"6 trials at once ask for 6 CPUs, 0 GPUs and 24\.0 GiB of memory; the cluster has 8 CPUs, 0 GPUs and "
-        r"10\.0 GiB of memory on 1 node, which holds 2\. Use `budget\.concurrent: 2`",
-    ):
-        check_concurrency(asked, [{"CPU": 8.0, "memory": 10.0 * 2**30}])
-
-
-def test_a_trial_that_never_fits_is_refused() -> None:
-    with pytest.raises(ResourceError, match=r"A trial asks for 4 CPUs and 0 GPUs; the cluster has 2 CPUs"):
-        check_concurrency(search({"cpus": 4}), [{"CPU": 2.0}])
+def test_so_many_trials_fit(resources: dict[str, Any], nodes: list[dict[str, float]], expected: int) -> None:
+    assert how_many_fit(trial_booking(search(resources)), nodes) == expected
