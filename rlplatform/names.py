@@ -8,9 +8,6 @@ from __future__ import annotations
 # --- metric keys ------------------------------------------------------------------------------------------------------
 STEP = "step"
 ROLLOUT_RETURN_MEAN = "rollout/ep_rew_mean"
-ROLLOUT_LENGTH_MEAN = "rollout/ep_len_mean"
-TIME_FPS = "time/fps"
-TIME_TOTAL_TIMESTEPS = "time/total_timesteps"
 WALL_CLOCK_PREFIX = "time/"
 """Keys with this prefix hold wall-clock readings; comparisons of two runs leave them out."""
 

@@ -40,7 +40,6 @@ from rlplatform.names import (
     SEARCHES_DIR,
     TRIALS_DIR,
     TRIALS_FILE,
-    TUNE_DIR,
 )
 from rlplatform.specs.search import SearchSpec
 from rlplatform.specs.search_load import dump_search_spec, load_search_spec
@@ -134,11 +133,6 @@ class SearchDir:
     def state_path(self) -> Path:
         """What the search goes on from after the death of its driver."""
         return self.path / SEARCH_STATE_FILE
-
-    @property
-    def tune_path(self) -> Path:
-        """Ray Tune's own storage."""
-        return self.path / TUNE_DIR
 
     @property
     def record(self) -> SearchRecord:

@@ -66,7 +66,6 @@ class RunManager:
         self._journal = Journal(Path(journal))
         configure(self._journal.path.parent.parent / names.LOGS_DIR / "run_manager")
         self._lock = threading.RLock()
-        self._limit: int | None = None
         self._entries: dict[str, Entry] = {entry.submission.run_path: entry for entry in self._journal.read()}
         self._leases = {entry.submission.owner: self._lease() for entry in self._entries.values()}
         _log.info("takes up %d runs of %s", len(self._entries), journal)
@@ -160,11 +159,6 @@ class RunManager:
         """Return the process that the manager lives in."""
         return os.getpid()
 
-    def set_limit(self, limit: int | None) -> None:
-        """Set how many runs may be active together; None: as many as there are resources for."""
-        with self._lock:
-            self._limit = limit
-
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
@@ -204,7 +198,7 @@ class RunManager:
         queue = [e for e in entries if e.phase == "queued" and e.wanted is None and not e.elsewhere]
         active = [Active(e.run_dir.id, e.submission.owner, e.phase == "training") for e in entries if e.active]
         waiting = [Waiting(e.run_dir.id, e.submission.owner, e.submission.limit) for e in queue]
-        for entry, decision in zip(queue, plan_starts(waiting, active, self._limit), strict=True):
+        for entry, decision in zip(queue, plan_starts(waiting, active), strict=True):
             if decision.start:
                 self._book(entry)
             else:

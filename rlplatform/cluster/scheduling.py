@@ -39,28 +39,25 @@ class Decision:
     reason: str
 
 
-def plan_starts(queue: Sequence[Waiting], active: Iterable[Active], limit: int | None = None) -> tuple[Decision, ...]:
+def plan_starts(queue: Sequence[Waiting], active: Iterable[Active]) -> tuple[Decision, ...]:
     """Decide for every queued run, in order, whether it asks for its resources now.
 
     Args:
         queue: Queued runs, first come first.
         active: Runs that train or wait for resources.
-        limit: How many runs may be active together, over all owners. None: no limit.
     """
     active = list(active)
     by_owner = Counter(run.owner for run in active)
     waiting = sum(not run.booked for run in active)
-    total, decisions = len(active), []
+    decisions = []
     for run in queue:
-        if limit is not None and total >= limit:
-            reason, start = f"{total} runs are active, the limit is {limit}", False
-        elif run.limit is not None and by_owner[run.owner] >= run.limit:
+        if run.limit is not None and by_owner[run.owner] >= run.limit:
             reason, start = f"{by_owner[run.owner]} runs of this submission are active, its limit is {run.limit}", False
         elif waiting >= MAX_WAITING:
             reason, start = f"{waiting} runs before it wait for resources", False
         else:
             reason, start = "it is next in the queue", True
-            total, waiting = total + 1, waiting + 1
+            waiting += 1
             by_owner[run.owner] += 1
         decisions.append(Decision(run.run_id, start, reason))
     return tuple(decisions)

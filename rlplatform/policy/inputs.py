@@ -9,9 +9,6 @@ import numpy as np
 from rlplatform.errors import PolicyInputError
 from rlplatform.policy.spaces import BoxSpace, DiscreteSpace, FlatSpace, MultiBinarySpace, MultiDiscreteSpace
 
-MAX_BATCH_ELEMENTS = 2**31
-"""Bounds the memory of one call."""
-
 
 class InputReader:
     """Turns what is given for one part of the observation into the batch that the graph takes."""
