@@ -1,7 +1,7 @@
 """Gate: what every request passes before the routes see it. Plain ASGI, because it is paid for by each inference.
 
 In order: the size of the headers, the host's name, who asks and whether they may, how often they ask, the size of the
-body. On the way back it adds `X-Request-ID` and `X-Process-Time`, and counts.
+body. On the way back it adds `X-Process-Time` and `X-Request-ID`, and counts.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class Gate:
         authenticator: Authenticator,
         limiter: RateLimiter,
         telemetry: Telemetry,
+        *,
+        names_requests: bool = True,
     ) -> None:
-        """Stand before `app`."""
+        """Stand before `app`; add `X-Request-ID` to answers if nothing outside does."""
         self._app, self._settings = app, settings
         self._authenticator, self._limiter, self._telemetry = authenticator, limiter, telemetry
-        self._hosts = settings.hosts
+        self._hosts, self._names_requests = settings.hosts, names_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one connection."""
@@ -63,11 +65,10 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id),
-                    (b"x-process-time", b"%.6f" % (perf_counter() - began)),
-                ]
+                added = [(b"x-process-time", b"%.6f" % (perf_counter() - began))]
+                if self._names_requests:
+                    added.append((b"x-request-id", request_id))
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         try:

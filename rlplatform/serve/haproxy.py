@@ -4,7 +4,8 @@ Ray's template for HAProxy (2.60) binds its statistics and its metrics to every 
 everybody on the machine, and knows no TLS; and Ray's proxy and replicas listen, in plain text, where HAProxy does. So
 Ray is told to serve on loopback, and starts a script of ours in HAProxy's place (RAY_SERVE_HAPROXY_BINARY_PATH names
 it): that closes what is open in the configuration that Ray wrote, binds HAProxy to the address that was asked for, with
-TLS if wanted, and becomes HAProxy. Where none runs, Ray's own proxy serves.
+TLS if wanted, adds what makes requests cheap (`REQUEST_RULES`), and becomes HAProxy. Where none runs, Ray's own proxy
+serves.
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ BIND_VARIABLE = "RLPLATFORM_HAPROXY_BIND"
 INNER_HOST = "127.0.0.1"
 """Where Ray's proxy and replicas listen behind HAProxy."""
 
+REQUEST_RULES = (
+    # Else Serve makes an id for each request, and sends back whatever a client calls its own.
+    "http-request set-header x-request-id %[uuid()] unless { req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }",
+    # Inferences are over before anybody could leave: two tasks of the event loop less for each, and a WebSocket's
+    # messages come straight from the connection.
+    "http-request set-header x-request-disconnect-disabled ?1 if { path_beg /inference /v2/ /deployments/ }",
+)
+"""What the service's frontend does with each request."""
+
 _OPEN_PORT = re.compile(r"^(\s*bind\s+)(?:\*|0\.0\.0\.0|\[::\]|::)?:(\d+)", re.MULTILINE)
 _FRONTEND_BIND = re.compile(r"^(\s*bind\s+).*$", re.MULTILINE)
 _SECTION = re.compile(r"^(?=\S)", re.MULTILINE)
@@ -52,7 +62,9 @@ def _closed(section: str, bind: str) -> str:
     if section.startswith(_ADMIN_SECTIONS):
         return _OPEN_PORT.sub(rf"\g<1>{INNER_HOST}:\2", section)
     if section.startswith("frontend http_frontend"):
-        return _FRONTEND_BIND.sub(lambda found: found[1] + bind, section)
+        kept = "".join(line for line in section.splitlines(keepends=True) if line.strip() not in REQUEST_RULES)
+        rules = "".join(f"\n    {rule}" for rule in REQUEST_RULES)
+        return _FRONTEND_BIND.sub(lambda found: found[1] + bind + rules, kept)
     return section
 
 

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 import ray
 
-from rlplatform.serve.haproxy import close_config, find_haproxy, frontend_bind, link_certificate, serve_environment
+from rlplatform.serve.haproxy import (
+    REQUEST_RULES,
+    close_config,
+    find_haproxy,
+    frontend_bind,
+    link_certificate,
+    serve_environment,
+)
 from tests.unit.serve.certificates import write_certificate
 
 RAYS = """\
@@ -60,6 +67,22 @@ def test_only_the_service_itself_listens_where_it_was_asked_to() -> None:
 def test_closing_twice_changes_nothing_more() -> None:
     bind = frontend_bind("127.0.0.1", 8000)
     assert close_config(close_config(RAYS, bind), bind) == close_config(RAYS, bind)
+
+
+def test_haproxy_names_requests_and_spares_inferences_the_watch_for_clients_that_leave(tmp_path: Path) -> None:
+    closed = close_config(RAYS, frontend_bind("127.0.0.1", 8000))
+    frontend = closed[closed.index("frontend http_frontend") : closed.index("backend default_backend")]
+    assert all(frontend.count(rule) == 1 for rule in REQUEST_RULES)
+    assert all(closed.count(rule) == 1 for rule in REQUEST_RULES)
+    constants = Path(ray.__file__).with_name("serve").joinpath("_private", "constants.py").read_text()
+    for header in ("x-request-id", "x-request-disconnect-disabled"):
+        assert f'"{header}"' in constants
+        assert any(f"set-header {header} " in rule for rule in REQUEST_RULES)
+    haproxy, config = find_haproxy(), tmp_path / "haproxy.cfg"
+    assert haproxy is not None
+    config.write_text(closed.replace("/tmp/x", str(tmp_path)))
+    checked = subprocess.run([haproxy, "-c", "-f", str(config)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.parametrize(
