@@ -202,7 +202,7 @@ class PolicyBundle:
     """The verified graph: what is run is what was checked, also if the file changes afterwards."""
 
 
-def read_manifest(path: Path) -> BundleManifest:
+def _read_manifest(path: Path) -> BundleManifest:
     """Read `policy.json` without looking at the graph.
 
     Args:
@@ -224,15 +224,6 @@ def read_manifest(path: Path) -> BundleManifest:
         raise BundleError(f"{manifest_path} is not JSON: {error}. Export it again.") from error
 
 
-def load_manifest(path: Path) -> BundleManifest:
-    """Read `policy.json` and compare `policy.onnx` with its hash.
-
-    Raises:
-        BundleError: A file is missing, too large, unreadable, or differs from the manifest.
-    """
-    return _read_checked(path)[0]
-
-
 def load_bundle(path: Path) -> PolicyBundle:
     """Read and check a bundle: manifest, hash, and the structure of the graph. No code from it runs.
 
@@ -240,14 +231,22 @@ def load_bundle(path: Path) -> PolicyBundle:
         path: The folder that holds `policy.onnx` and `policy.json`.
 
     Raises:
-        BundleError: As `load_manifest`, or the graph refers to other files or to operators that are not ONNX's own.
+        BundleError: A file is missing, too large, unreadable, or differs from the manifest; or the graph refers to
+            other files or to operators that are not ONNX's own.
     """
-    manifest, graph = _read_checked(path)
-    check_graph(graph, path / BUNDLE_ONNX_FILE)
+    manifest = _read_manifest(path)
+    graph = _read(path / BUNDLE_ONNX_FILE, MAX_ONNX_BYTES)
+    record = manifest.files[BUNDLE_ONNX_FILE]
+    if len(graph) != record.bytes or hashlib.sha256(graph).hexdigest() != record.sha256:
+        raise BundleError(
+            f"{path / BUNDLE_ONNX_FILE} is damaged: it differs from the sha256 in {BUNDLE_JSON_FILE}. "
+            "Publish the policy again."
+        )
+    _check_graph(graph, path / BUNDLE_ONNX_FILE)
     return PolicyBundle(path, manifest, graph)
 
 
-def check_graph(graph: bytes, source: Path) -> None:
+def _check_graph(graph: bytes, source: Path) -> None:
     """Check that an ONNX graph is self-contained and made of standard operators.
 
     Args:
@@ -315,18 +314,6 @@ def _choices(space: Space, distribution: DistributionSpec) -> tuple[int, ...]:
 
 def _in_words(tensor: TensorSpec | None) -> str:
     return "left out" if tensor is None else f"{tensor.name[:200]!r} {tensor.dtype} {tensor.shape}"
-
-
-def _read_checked(path: Path) -> tuple[BundleManifest, bytes]:
-    manifest = read_manifest(path)
-    graph = _read(path / BUNDLE_ONNX_FILE, MAX_ONNX_BYTES)
-    record = manifest.files[BUNDLE_ONNX_FILE]
-    if len(graph) != record.bytes or hashlib.sha256(graph).hexdigest() != record.sha256:
-        raise BundleError(
-            f"{path / BUNDLE_ONNX_FILE} is damaged: it differs from the sha256 in {BUNDLE_JSON_FILE}. "
-            "Publish the policy again."
-        )
-    return manifest, graph
 
 
 def _read(path: Path, limit: int) -> bytes:

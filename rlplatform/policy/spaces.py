@@ -1,6 +1,6 @@
 """Observation and action spaces as plain data: what `policy.json` holds and the runtime checks inputs against.
 
-Gymnasium is imported only to convert from and to its own spaces, so that a policy is served without it.
+Gymnasium is imported only to convert its own spaces, so that a policy is served without it.
 """
 
 from __future__ import annotations
@@ -140,24 +140,6 @@ def space_from_gym(space: gym.Space[Any]) -> Space:
         f"A policy cannot be published for the space {space}. Box, Discrete, MultiDiscrete (one row, from 0), "
         "MultiBinary and a Dict of those can. Wrap the environment so that it has one of them."
     )
-
-
-def space_to_gym(space: Space) -> gym.Space[Any]:
-    """Build the Gymnasium space that `space` describes."""
-    from gymnasium import spaces
-
-    match space:
-        case BoxSpace():
-            low, high = space.bounds()
-            return spaces.Box(low, high, dtype=np.dtype(space.dtype).type)
-        case DiscreteSpace():
-            return spaces.Discrete(space.n, start=space.start, dtype=np.dtype(space.dtype).type)
-        case MultiDiscreteSpace():
-            return spaces.MultiDiscrete(list(space.nvec), dtype=np.dtype(space.dtype).type)
-        case MultiBinarySpace():
-            return spaces.MultiBinary(space.shape if len(space.shape) > 1 else space.shape[0])
-        case DictSpace():
-            return spaces.Dict({key: space_to_gym(part) for key, part in space.spaces.items()})
 
 
 def _dtype(space: gym.Space[Any]) -> Any:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from rlplatform import names
 from rlplatform.errors import BundleError
 from rlplatform.policy import bundle as bundle_module
-from rlplatform.policy.bundle import load_bundle, load_manifest
+from rlplatform.policy.bundle import load_bundle
 from rlplatform.policy.runtime import PolicyRuntime
 from tests.unit.policy.bundles import tiny_graph, write_bundle
 
@@ -22,7 +22,7 @@ from tests.unit.policy.bundles import tiny_graph, write_bundle
 def test_a_bundle_acts(tmp_path: Path) -> None:
     runtime = PolicyRuntime.load(write_bundle(tmp_path / "b"))
     assert runtime.predict([[2.0], [-2.0]]).action.tolist() == [0, 1]
-    assert load_manifest(tmp_path / "b") == runtime.manifest
+    assert load_bundle(tmp_path / "b").manifest == runtime.manifest
 
 
 @pytest.mark.parametrize("file", [names.BUNDLE_ONNX_FILE, names.BUNDLE_JSON_FILE])
@@ -46,7 +46,7 @@ def test_a_flipped_byte_is_noticed(tmp_path: Path) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(BundleError, match="is damaged: it differs from the sha256"):
-        load_manifest(tmp_path / "b")
+        load_bundle(tmp_path / "b")
 
 
 def _external(model: onnx.ModelProto) -> None:

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from rlplatform.errors import PolicyInputError
 from rlplatform.policy.export import export_bundle
 from rlplatform.policy.runtime import PolicyRuntime
+from rlplatform.policy.spaces import BoxSpace, space_from_gym
 from tests.unit.policy import zoo
 
 
@@ -127,21 +128,22 @@ def test_an_episode_start_clears_the_memory(runtimes: dict[str, PolicyRuntime]) 
     np.testing.assert_array_equal(again.distribution["logits"], fresh.distribution["logits"])
 
 
-def test_spaces_come_back_as_gymnasium_knows_them(runtimes: dict[str, PolicyRuntime]) -> None:
-    from rlplatform.policy.spaces import space_from_gym, space_to_gym
-
+def test_the_description_of_a_space_survives_json_with_its_bounds() -> None:
+    bounded = spaces.Box(np.array([-np.inf, 0.1], np.float32), np.array([1.0, np.inf], np.float32))
     everything: list[spaces.Space[Any]] = [
         *zoo.OBSERVATIONS.values(),
         *zoo.ACTIONS.values(),
-        spaces.Box(np.array([-np.inf, 0.1], np.float32), np.array([1.0, np.inf], np.float32)),
+        bounded,
         spaces.MultiBinary((2, 3)),
         spaces.Discrete(5, start=-2),
     ]
     for space in everything:
-        assert space_to_gym(space_from_gym(space)) == space
-        assert type(space_from_gym(space)).model_validate_json(
-            space_from_gym(space).model_dump_json()
-        ) == space_from_gym(space)
+        described = space_from_gym(space)
+        assert type(described).model_validate_json(described.model_dump_json()) == described
+    box = space_from_gym(bounded)
+    assert isinstance(box, BoxSpace)
+    for found, expected in zip(box.bounds(), (bounded.low, bounded.high), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_acting_imports_neither_torch_nor_sb3(tmp_path: Path) -> None:
