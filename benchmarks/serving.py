@@ -2,9 +2,9 @@
 
     python -m benchmarks.serving --under serve --write docs/results/serving.md
 
-Needs `wrk`. All services stand at once, one process each, under uvicorn or as replicas of one Ray Serve. Each round
-loads them in turn, and what is reported are medians over rounds, ratios being taken within a round: another load on the
-machine falls on all of them.
+Needs `wrk`. All services stand at once, one process each, under uvicorn or as replicas of one Ray Serve; those of SB3
+always under uvicorn, as one would run them. Each round loads them in turn, and what is reported are medians over
+rounds, ratios being taken within a round: another load on the machine falls on all of them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from benchmarks.page import describe_machine, write_page
-from benchmarks.serving_apps import MODEL
+from benchmarks.serving_apps import MODEL, ON_SERVE
 
 BATCH = 256
 _LUA = """
@@ -84,19 +85,22 @@ def main() -> None:
         ).stdout.split()[-1]
         loads = all_loads(key)
         apps = sorted({load.app for load in loads})
+        alone = [app for app in apps if arguments.under == "uvicorn" or app not in ON_SERVE]
+        servers = {app: stack.enter_context(served(app, home)) for app in alone}
         if arguments.under == "serve":
-            servers = dict.fromkeys(apps, stack.enter_context(served("serve", home)))
-            loads = [load if load.app == "ours" else replace(load, path=f"/{load.app}{load.path}") for load in loads]
-        else:
-            servers = {app: stack.enter_context(served(app, home)) for app in apps}
+            servers |= dict.fromkeys(ON_SERVE, stack.enter_context(served("serve", home)))
+            loads = [
+                replace(load, path=f"/{load.app}{load.path}") if load.app in ON_SERVE and load.app != "ours" else load
+                for load in loads
+            ]
         for load in loads:  # Loads models, and fills what is filled by use.
             measure(load, servers[load.app].port, home, 1)
         rounds = [
             [measure(load, servers[load.app].port, home, arguments.seconds) for load in loads]
             for _ in range(arguments.rounds)
         ]
-        memory = {app: server.memory_mb() for app, server in servers.items()}
-    body = report(loads, rounds, memory if arguments.under == "uvicorn" else {})
+        memory = {app: servers[app].memory_mb(app) for app in apps}
+    body = report(loads, rounds, memory)
     print(body)
     if arguments.write:
         write_page(arguments.write, "How fast the service answers", f"python {' '.join(sys.orig_argv[1:])}", body)
@@ -121,7 +125,7 @@ def all_loads(key: str) -> list[Load]:
     for n in (1, 16, 64):
         loads += [
             Load(f"one observation, {n} connections", app, "/inference", one, keyed if app == "ours" else typed, n)
-            for app in ("empty", "sb3", "ours")
+            for app in ("empty", "sb3", "sb3_tuned", "ours")
         ]
     loads += [
         Load(f"batch of {BATCH}, JSON", app, "/inference", many, keyed if app == "ours" else typed, rows=BATCH)
@@ -146,10 +150,12 @@ class Server:
     port: int
     process: subprocess.Popen[bytes]
 
-    def memory_mb(self) -> float:
-        """Return what it holds of memory: its resident set."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    def memory_mb(self, app: str) -> float:
+        """Return what the process of an app holds of memory: its resident set."""
+        process = psutil.Process(self.process.pid)
+        replica = "ServeReplica:rlplatform:" if app == "ours" else f"ServeReplica:{app}:"
+        replicas = [child for child in process.children(recursive=True) if replica in " ".join(child.cmdline())]
+        return float((replicas or [process])[0].memory_info().rss / 2**20)
 
 
 @contextmanager
@@ -218,8 +224,9 @@ def report(loads: list[Load], rounds: list[list[Result]], memory: dict[str, floa
         f"{describe_machine()} Load average {os.getloadavg()[0]:.1f} when it ended; {len(rounds)} rounds.",
         "",
         "`ours` is the whole gateway with key, rate limit and counters on. `empty` is a FastAPI endpoint that does",
-        "nothing, `sb3` is FastAPI with pydantic and SB3's `predict`, `bare_onnx` is one `session.run`.",
-        "The last column is ours over theirs, the median of the rounds' ratios.",
+        "nothing, `bare_onnx` one `session.run`; they stand where ours does. `sb3` is SB3's `predict` in a FastAPI",
+        "function as the tutorial writes it, `sb3_tuned` the same on the event loop with one torch thread, both under",
+        "uvicorn alone. The last column is ours over theirs, the median of the rounds' ratios.",
         "",
         "| load | service | observations/s | p50 ms | p99 ms | ours is |",
         "|---|---|---:|---:|---:|---:|",
