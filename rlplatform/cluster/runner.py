@@ -27,7 +27,6 @@ from rlplatform.cluster.run_table import SUBMITTER_GONE, Submission
 from rlplatform.cluster.session import RaySession, cluster_nodes, job_runtime_env, ray_session
 from rlplatform.errors import ResourceError, RlPlatformError
 from rlplatform.logs import get_logger
-from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import RunSpec
 from rlplatform.train.progress import Progress
 
@@ -105,7 +104,7 @@ def run_on_ray(
     with _session(options) as session:
         if not options.wait_for_resources:
             for run in runs:
-                check_fits(booking(_spec(run)), cluster_nodes(), f"Run {run.id}")
+                check_fits(booking(run.spec()), cluster_nodes(), f"Run {run.id}")
         _train(session, runs, home, options, on_progress)
         return [run.read() for run in runs]
 
@@ -134,7 +133,7 @@ def _train(
                 Submission(
                     str(run.path),
                     owner,
-                    booking(_spec(run)).bundles,
+                    booking(run.spec()).bundles,
                     runtime_env,
                     options.max_retries,
                     options.limit,
@@ -232,7 +231,3 @@ def _is_abandoned(record: RunRecord) -> bool:
 
 def _progress(status: dict[str, Any]) -> Progress:
     return Progress(**{name: value for name, value in status.items() if name in _PROGRESS_FIELDS})
-
-
-def _spec(run: RunDir) -> RunSpec:
-    return load_run_spec(run.spec_path, environ={}).spec

@@ -12,7 +12,6 @@ from rlplatform import names
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.commands.workspace import home
 from rlplatform.errors import CheckpointError, RunNotFound
-from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import EnvSpec, RunSpec
 from rlplatform.specs.settings import load_settings
 
@@ -146,7 +145,7 @@ def find_source(text: str, which: str) -> PolicySource:
         raise CheckpointError(
             f"{folder} lies in no run, so its environment is not known. Give the checkpoint inside its run."
         )
-    return PolicySource(folder, run, load_run_spec(run.spec_path, environ={}).spec, policy_step(folder))
+    return PolicySource(folder, run, run.spec(), policy_step(folder))
 
 
 def _bundle_target(path: Path) -> Target:
@@ -163,7 +162,7 @@ def _bundle_target(path: Path) -> Target:
                 f"{path} does not say which environment it was trained in. Evaluate the run that it came from."
             ) from None
         return Target(label, BundleActor(runtime), EnvSpec(id=lineage.env_id, backend="sync"), None)
-    spec = load_run_spec(run.spec_path, environ={}).spec
+    spec = run.spec()
     return Target(label, BundleActor(runtime), spec.env, spec.evaluation.success_threshold)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from rlplatform.artifacts.checkpoint import CheckpointStore
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.errors import SpecError
-from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import RunSpec
 
 _FREE = frozenset({"budget", "evaluation", "checkpoint", "early_stop", "tracking", "name"})
@@ -42,7 +41,7 @@ def amend_run(run: RunDir, new: RunSpec) -> tuple[Change, ...]:
         RunStateError: The run is training.
     """
     with run.lock():
-        old = load_run_spec(run.spec_path, environ={}).spec
+        old = run.spec()
         found = check_amendment(old, new)
         steps = [checkpoint.manifest.step for checkpoint in CheckpointStore(run.checkpoints_path, 1).all()]
         done, budget = max(steps, default=0), new.budget.total_timesteps

@@ -7,10 +7,9 @@ from pathlib import Path
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from rlplatform import names
-from rlplatform.artifacts.checkpoint import CheckpointStore
 from rlplatform.artifacts.run_dir import RunDir
-from rlplatform.errors import CheckpointError
 from rlplatform.specs.run import InitSpec
+from rlplatform.train.compare import newest_policy
 from rlplatform.train.normalizer import Normalizer
 from rlplatform.train.session import TrainingSession
 
@@ -46,7 +45,4 @@ def find_policy(run: str, which: str, home: Path) -> Path:
     run_dir = RunDir.open(home, run)
     if which == "best" and (run_dir.best_path / names.MODEL_FILE).is_file():
         return run_dir.best_path
-    newest, _ = CheckpointStore(run_dir.checkpoints_path, keep_last=1).newest_good()
-    if newest is None:
-        raise CheckpointError(f"Run {run_dir.path.name} has no checkpoint yet. Resume it, or name another run.")
-    return newest.path
+    return newest_policy(run_dir)

@@ -24,7 +24,6 @@ from rlplatform.artifacts.run_record import RunProgress
 from rlplatform.envs.make import reward_threshold
 from rlplatform.errors import CheckpointError, RlPlatformError, TrainingFailed
 from rlplatform.logs import get_logger
-from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import RunSpec
 from rlplatform.train.best_policy import restore_best, save_best, write_best
 from rlplatform.train.early_stop import EvaluationHistory, after_evaluation
@@ -106,7 +105,7 @@ class Trainer:
     @classmethod
     def open(cls, run_dir: RunDir, listener: Listener | None = None) -> Trainer:
         """Take up an existing run; `fit` goes on from its newest undamaged checkpoint, or starts at step 0."""
-        return cls(run_dir, load_run_spec(run_dir.spec_path, environ={}).spec, listener or SilentListener())
+        return cls(run_dir, run_dir.spec(), listener or SilentListener())
 
     # --- the run -----------------------------------------------------------------------------------------------------
 
