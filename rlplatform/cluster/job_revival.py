@@ -11,19 +11,21 @@ import threading
 import time
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rlplatform import names
 from rlplatform.cluster.jobs import revivals, revived_id
 from rlplatform.logs import get_logger
 
+if TYPE_CHECKING:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
 LOOK_EVERY_S = 5.0
 MAX_REVIVALS = 10
 """How often a job is submitted again; one that takes its node down each time must end."""
-_ENDED = {JobStatus.SUCCEEDED, JobStatus.STOPPED}
+_ENDED = {"SUCCEEDED", "STOPPED"}
 
 _log = get_logger(__name__)
 
@@ -93,6 +95,8 @@ class JobWatch:
         if self._nodes_seen is not None and self._nodes_seen <= living:
             self._nodes_seen = living
             return
+        from ray.job_submission import JobSubmissionClient  # half a second, which only this process pays
+
         client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
         ours = [job for job in client.list_jobs() if names.JOB_NAME_METADATA in (job.metadata or {})]
         details = {str(job.submission_id): job for job in ours}
