@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlplatform.artifacts.atomic import replace_dir, storage_errors, write_text
 from rlplatform.artifacts.checkpoint import Checkpoint, FileRecord, hash_file, read_checkpoint
+from rlplatform.artifacts.listing import beginning_with
 from rlplatform.artifacts.remote import RemoteFolder
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.errors import CheckpointDamaged, RunNotFound, RunStateError, StorageError
@@ -263,7 +264,7 @@ def _remote_id(run: str, error: RunNotFound) -> str:
     if remote is None:
         raise error
     known = [name.removesuffix(INDEX_SUFFIX) for name in RemoteFolder(remote).objects_in(RUNS_DIR)]
-    begins = [run] if run in known else [run_id for run_id in known if run and run_id.startswith(run)]
+    begins = beginning_with(run, known)
     if len(begins) != 1:
         there = f"{len(begins)} begin so" if begins else "nor is it"
         raise RunNotFound(f"{error} In {remote.partition('?')[0]}: {there}.") from None

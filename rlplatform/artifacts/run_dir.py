@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -23,17 +21,16 @@ from typing import Any, Literal
 from pydantic import JsonValue, ValidationError
 
 from rlplatform.artifacts.atomic import recover_dirs, recover_files, replace_dir, storage_errors, write_json, write_text
-from rlplatform.artifacts.listing import folder_names, newest_first
+from rlplatform.artifacts.listing import find_folder, new_name, newest_first
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
 from rlplatform.artifacts.provenance import command_line, git_revision, job_id, machine, package_versions
 from rlplatform.artifacts.run_record import Amendment, Attempt, RunProgress, RunRecord
 from rlplatform.artifacts.run_state import AT_REST, FINISHED, transition
-from rlplatform.errors import RunNotFound, RunStateError, StorageError, did_you_mean
+from rlplatform.errors import RunStateError, StorageError
 from rlplatform.names import (
     BEST_DIR,
     CHECKPOINTS_DIR,
     EVALUATIONS_FILE,
-    HOME_ENV_VAR,
     LOCK_FILE,
     METRICS_CSV_FILE,
     METRICS_FILE,
@@ -86,7 +83,7 @@ class RunDir:
         """
         now = datetime.now(UTC)
         if path is None:
-            path = home.absolute() / RUNS_DIR / _new_id(spec, now)
+            path = home.absolute() / RUNS_DIR / new_name(f"{spec.title}-s{spec.seed}", now)
             if path.exists():  # one in 65,536 within the same second
                 return cls.create(home, spec)
         record = RunRecord(
@@ -122,19 +119,7 @@ class RunDir:
         for place in (path, home / path):  # the id of a trial's run is its path below home
             if path.name and (place / RUN_FILE).is_file():
                 return cls(place)
-        wanted = str(run_id_or_path)
-        known = folder_names(home / RUNS_DIR)
-        begins = [wanted] if wanted in known else [run_id for run_id in known if wanted and run_id.startswith(wanted)]
-        if len(begins) == 1:
-            return cls(home / RUNS_DIR / begins[0])
-        if begins:
-            some = ", ".join(begins[:5])
-            raise RunNotFound(f"{len(begins)} runs begin with {wanted!r}: {some}. Give more of the id.")
-        folder = home / RUNS_DIR
-        if not known:
-            raise RunNotFound(f"There is no run {wanted!r}: {folder} holds none. Train one, or set {HOME_ENV_VAR}.")
-        hint = f"{did_you_mean(wanted, known)} `rlplatform runs list` shows all."
-        raise RunNotFound(f"There is no run {wanted!r} in {folder}. {hint}")
+        return cls(find_folder(home / RUNS_DIR, str(run_id_or_path), "run", "Train one"))
 
     @property
     def id(self) -> str:
@@ -355,11 +340,6 @@ class RunDir:
 def list_runs(home: Path) -> list[RunRecord]:
     """Return the records of all runs below ``home``, newest first; unreadable ones are logged and left out."""
     return newest_first(home / RUNS_DIR, lambda path: RunDir(path).read())
-
-
-def _new_id(spec: RunSpec, now: datetime) -> str:
-    title = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.title).strip("-.")
-    return f"{title}-s{spec.seed}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def _close(attempts: tuple[Attempt, ...], **how: Any) -> tuple[Attempt, ...]:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,14 +22,13 @@ from pydantic import ValidationError
 
 from rlplatform.artifacts.atomic import recover_files, replace_dir, storage_errors, write_text
 from rlplatform.artifacts.jsonl import read_jsonl
-from rlplatform.artifacts.listing import folder_names, newest_first
+from rlplatform.artifacts.listing import find_folder, new_name, newest_first
 from rlplatform.artifacts.locks import file_lock, is_locked, lock_note
 from rlplatform.artifacts.provenance import command_line, git_revision, job_id, machine, package_versions
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.search_record import SearchRecord, TrialRecord
-from rlplatform.errors import RunNotFound, RunStateError, StorageError, did_you_mean
+from rlplatform.errors import RunStateError, StorageError
 from rlplatform.names import (
-    HOME_ENV_VAR,
     LOCK_FILE,
     RECORD_LOCK_FILE,
     SEARCH_FILE,
@@ -63,8 +60,7 @@ class SearchDir:
             StorageError: If the folder cannot be written.
         """
         now = datetime.now(UTC)
-        title = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.title).strip("-.")
-        path = home.absolute() / SEARCHES_DIR / f"{title}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        path = home.absolute() / SEARCHES_DIR / new_name(spec.title, now)
         record = SearchRecord(
             id=path.name,
             name=spec.title,
@@ -98,16 +94,7 @@ class SearchDir:
         path = Path(search_id_or_path)
         if (path / SEARCH_FILE).is_file():
             return cls(path)
-        wanted, known = str(search_id_or_path), folder_names(home / SEARCHES_DIR)
-        begins = [wanted] if wanted in known else [name for name in known if wanted and name.startswith(wanted)]
-        if len(begins) == 1:
-            return cls(home / SEARCHES_DIR / begins[0])
-        if begins:
-            some = ", ".join(begins[:5])
-            raise RunNotFound(f"{len(begins)} searches begin with {wanted!r}: {some}. Give more of the id.")
-        folder = home / SEARCHES_DIR
-        hint = did_you_mean(wanted, known) if known else f"It holds none. Start one, or set {HOME_ENV_VAR}."
-        raise RunNotFound(f"There is no search {wanted!r} in {folder}. {hint}")
+        return cls(find_folder(home / SEARCHES_DIR, str(search_id_or_path), "search", "Start one"))
 
     @property
     def id(self) -> str:

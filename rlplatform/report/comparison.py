@@ -7,8 +7,6 @@ before anything trains, so that a kill loses nothing; results.json, groups.csv a
 from __future__ import annotations
 
 import json
-import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from rlplatform.artifacts.atomic import storage_errors, write_json
+from rlplatform.artifacts.listing import find_folder, new_name
 from rlplatform.artifacts.provenance import command_line, job_id
 from rlplatform.artifacts.run_dir import RunDir
-from rlplatform.errors import RunNotFound, StorageError, did_you_mean
+from rlplatform.errors import StorageError
 from rlplatform.names import COMPARISON_FILE, COMPARISONS_DIR, GROUPS_CSV_FILE, RESULTS_FILE, RUNS_CSV_FILE
 from rlplatform.report.csv_table import write_csv
 from rlplatform.report.statistics import Estimate, interquartile_mean, probability_of_improvement
@@ -79,8 +78,7 @@ class Comparison:
         """
         now = datetime.now(UTC)
         title = "-vs-".join(list(groups)[:MAX_LABELS_IN_ID])
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.")[:80]
-        path = home.absolute() / COMPARISONS_DIR / f"{plain}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        path = home.absolute() / COMPARISONS_DIR / new_name(title[:80], now)
         with storage_errors(path):
             path.mkdir(parents=True)
         found = cls(path, {label: tuple(runs) for label, runs in groups.items()})
@@ -105,15 +103,13 @@ class Comparison:
             RunNotFound: There is no such comparison, several begin so, or a run of it is gone.
             StorageError: Its file is damaged.
         """
-        folder = home / COMPARISONS_DIR
-        path = Path(text) if (Path(text) / COMPARISON_FILE).is_file() else None
-        known = sorted(one.parent.name for one in folder.glob(f"*/{COMPARISON_FILE}"))
-        begins = [text] if text in known else [one for one in known if text and one.startswith(text)]
-        if path is None and len(begins) != 1:
-            raise RunNotFound(f"{len(begins)} comparisons in {folder} begin with {text!r}. {did_you_mean(text, known)}")
-        path = (path or folder / begins[0]).absolute()
+        path = Path(text).absolute()
+        if not (path / COMPARISON_FILE).is_file():
+            path = find_folder(home.absolute() / COMPARISONS_DIR, text, "comparison", "Compare some specs")
+        with storage_errors(path):
+            content = (path / COMPARISON_FILE).read_bytes()
         try:
-            groups = json.loads((path / COMPARISON_FILE).read_bytes())["groups"]
+            groups = json.loads(content)["groups"]
             found = {str(label): [str(run) for run in runs] for label, runs in groups.items()}
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise StorageError(f"{path / COMPARISON_FILE} is damaged ({error}). Compare again.") from error

@@ -63,9 +63,9 @@ class RunResult:
 
     def summary(self) -> dict[str, Any]:
         """Return what run.json keeps of the result: everything but the single episodes."""
-        final = None if self.final is None else asdict(self.final)
-        for key in ("returns", "lengths") if final else ():
-            del final[key]  # type: ignore[union-attr]
+        final = None
+        if self.final is not None:
+            final = {key: value for key, value in asdict(self.final).items() if key not in ("returns", "lengths")}
         return {"step": self.step, "reason": self.reason, "best_return": self.best_return, "final": final}
 
 

@@ -94,9 +94,9 @@ def test_a_run_is_found_by_id_by_beginning_and_by_path(run: RunDir, tmp_path: Pa
 
 
 def test_an_unknown_run_gets_the_nearest_id(run: RunDir, tmp_path: Path) -> None:
-    with pytest.raises(RunNotFound, match=f"no run .* Did you mean '{run.id}'.*`rlplatform runs list`"):
+    with pytest.raises(RunNotFound, match=f"no run .* Did you mean '{run.id}'"):
         RunDir.open(tmp_path, run.id.replace("cartpole", "cartpol"))
-    with pytest.raises(RunNotFound, match="holds none"):
+    with pytest.raises(RunNotFound, match=r"It holds none\. Train one, or set RLPLATFORM_HOME"):
         RunDir.open(tmp_path / "empty", "x")
     with pytest.raises(RunNotFound, match="There is no run ''"):
         RunDir.open(tmp_path, "")

@@ -97,7 +97,7 @@ def test_a_job_that_is_tried_again_goes_on_with_its_comparison(tmp_path: Path, m
 
 
 def test_an_unknown_comparison_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunNotFound, match=r"0 comparisons in .* begin with 'x'"):
+    with pytest.raises(RunNotFound, match=r"There is no comparison 'x' in .*comparisons"):
         Comparison.open(tmp_path, "x")
 
 
