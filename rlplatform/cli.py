@@ -1,6 +1,6 @@
 """The command line: the table of commands, and the border at which every error becomes one message and an exit code.
 
-Exit codes: 0 done, 1 our fault, 2 the user's, 130 and 143 stopped by Ctrl-C and by SIGTERM. Command modules import what
+Exit codes: 0 done, 1 our fault, 2 the user's, 130 stopped or paused before it was done. Command modules import what
 they need when they run, so that `rlplatform --help` needs neither torch nor Ray.
 """
 
