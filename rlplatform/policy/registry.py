@@ -123,6 +123,7 @@ class ModelRegistry(Protocol):
 
         Raises:
             ModelNotFound: There is no such alias.
+            Conflict: It is deployed.
         """
 
     def delete_version(self, name: str, number: int) -> None:
@@ -131,6 +132,7 @@ class ModelRegistry(Protocol):
         Raises:
             ModelNotFound: There is no such version.
             RegistryError: An alias points at it.
+            Conflict: It is deployed.
         """
 
     def delete_model(self, name: str) -> None:
@@ -138,6 +140,7 @@ class ModelRegistry(Protocol):
 
         Raises:
             ModelNotFound: There is no such model.
+            Conflict: It is deployed.
         """
 
 
@@ -209,10 +212,10 @@ def next_number(name: str, last: int) -> int:
     return last + 1
 
 
-def no_such_model(name: str, known: Collection[str], where: object) -> ModelNotFound:
-    """Build the error for a model that is not in the registry `where`."""
+def no_such_model(name: str, known: Collection[str]) -> ModelNotFound:
+    """Build the error for a model that is not there."""
     hint = did_you_mean(name, known) if known else "None is published yet."
-    return ModelNotFound(f"No model {name!r} in {where}. {hint} Publish with `rlplatform models publish`.")
+    return ModelNotFound(f"No model {name!r}. {hint} Publish with `rlplatform models publish`.")
 
 
 def parse_reference(reference: str) -> Reference:

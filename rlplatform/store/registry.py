@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, t
 
 from rlplatform.artifacts.atomic import recover_dirs, storage_errors, sync_folder, sync_tree
 from rlplatform.artifacts.checkpoint import FileRecord
-from rlplatform.errors import ModelNotFound
+from rlplatform.errors import Conflict, ModelNotFound
 from rlplatform.names import MODELS_DIR
 from rlplatform.policy.promotion import PromotionDecision, PromotionRule, check_candidate, compare
 from rlplatform.policy.registry import (
@@ -57,9 +57,9 @@ from rlplatform.store.model_rows import (
     select_models,
     set_last_number,
 )
+from rlplatform.store.tables import DEPLOYMENTS, MODELS, PROMOTIONS, now
 from rlplatform.store.tables import MODEL_ALIASES as ALIASES
 from rlplatform.store.tables import MODEL_VERSIONS as VERSIONS
-from rlplatform.store.tables import MODELS, PROMOTIONS, now
 
 _STAGING = ".publishing-"
 _STAGING_MAX_AGE_S = 3600.0
@@ -168,6 +168,7 @@ class DatabaseRegistry:
         with self._writing() as connection:
             aliased(self._model(connection, name), alias)
             connection.execute(delete(ALIASES).where(ALIASES.c.model == name, ALIASES.c.alias == alias))
+            self._check_deployed(connection, name)
 
     def delete_version(self, name: str, number: int) -> None:
         """See `ModelRegistry.delete_version`."""
@@ -175,6 +176,7 @@ class DatabaseRegistry:
         with ExitStack() as after, self._writing() as connection:
             check_deletable(self._model(connection, name), number)
             connection.execute(delete(VERSIONS).where(is_version(name, number)))
+            self._check_deployed(connection, name)
             after.enter_context(_vanishing(version_path(self.root, name, number)))
 
     def delete_model(self, name: str) -> None:
@@ -185,6 +187,7 @@ class DatabaseRegistry:
             connection.execute(delete(ALIASES).where(ALIASES.c.model == name))
             connection.execute(delete(VERSIONS).where(VERSIONS.c.model == name))
             connection.execute(update(MODELS).where(MODELS.c.name == name).values(is_deleted=True))
+            self._check_deployed(connection, name)
             after.enter_context(_vanishing(self.root / name))
 
     def promote(
@@ -254,13 +257,26 @@ class DatabaseRegistry:
         found = select_models(connection, MODELS.c.name == name)
         if not found:
             known = connection.execute(select(MODELS.c.name).where(~MODELS.c.is_deleted)).scalars().all()
-            raise no_such_model(name, known, self.root)
+            raise no_such_model(name, known)
         return found[0]
 
     def _resolve(self, connection: Connection, reference: str) -> ModelVersion:
         parsed = parse_reference(reference)
         number = choose(self._model(connection, parsed.name), parsed)
         return self._versions(connection, is_version(parsed.name, number))[0]
+
+    def _check_deployed(self, connection: Connection, name: str) -> None:
+        """Check that a deployment of a model still has what it deploys, after a change."""
+        reference = connection.execute(select(DEPLOYMENTS.c.reference).where(DEPLOYMENTS.c.model == name)).scalar()
+        if reference is None:
+            return
+        try:
+            self._resolve(connection, reference)
+        except ModelNotFound:
+            raise Conflict(
+                f"{reference!r} has replicas of its own, which would have nothing to answer with. End them first, by "
+                f"DELETE /api/v1/models/{name}/deploy, or deploy another version."
+            ) from None
 
     def _versions(self, connection: Connection, where: ColumnElement[bool]) -> tuple[ModelVersion, ...]:
         query = select(VERSIONS).where(where).order_by(VERSIONS.c.model, VERSIONS.c.number)

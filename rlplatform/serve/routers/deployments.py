@@ -109,9 +109,10 @@ class _Routes:
 
     def remove(self, name: ModelName, who: Who) -> RemovedAnswer:
         """End a model's deployment; the model stays, and the service itself answers for it."""
-        if not self._gateway.deployments.remove(name):
+        if self._gateway.deployments.get(name) is None:
             raise _not_deployed(name)
-        self._gateway.fleet.remove(name)
+        self._gateway.fleet.remove(name)  # First: should it fail, it can be asked for again.
+        self._gateway.deployments.remove(name)
         self._gateway.audit.record(who.name, "deployment.remove", name)
         return RemovedAnswer(message=f"{name} has no replicas of its own any more.")
 

@@ -82,6 +82,18 @@ def test_one_that_is_removed_is_gone(served: Service, fleet: NotedFleet) -> None
     assert served.json("GET", PATH, 404)["error"] == "ModelNotFound"
 
 
+@pytest.mark.parametrize(
+    ("which", "path"),
+    [({}, "/models/demo"), ({"version": 2}, "/models/demo"), ({"alias": "champion"}, "/models/demo/aliases/champion")],
+)
+def test_what_is_deployed_is_not_deleted(served: Service, which: dict[str, Any], path: str) -> None:
+    served.json("POST", PATH, 202, json=which)
+    assert "DELETE /api/v1/models/demo/deploy" in served.json("DELETE", path, 409)["message"]
+    assert served.gateway.registry.resolve("demo@champion").bundle_path.is_dir()
+    served.json("DELETE", PATH)
+    served.json("DELETE", path)
+
+
 def test_one_that_serve_has_lost_says_so(served: Service, fleet: NotedFleet) -> None:
     served.json("POST", PATH, 202, json={})
     fleet.there.clear()

@@ -18,12 +18,14 @@ import pytest
 from sqlalchemy import Connection
 
 from rlplatform import names
-from rlplatform.errors import ModelNotFound, RegistryError, StorageError, StoreError
+from rlplatform.errors import Conflict, ModelNotFound, RegistryError, StorageError, StoreError
 from rlplatform.policy.promotion import PromotionRule
 from rlplatform.policy.registry import CHAMPION
 from rlplatform.policy.version_folder import version_path
 from rlplatform.store.database import Database
+from rlplatform.store.deployments import Deployment, DeploymentStore
 from rlplatform.store.registry import DatabaseRegistry
+from rlplatform.store.tables import now
 from tests.unit.policy.bundles import write_bundle
 from tests.unit.policy.registry_contract import MakeBundle, RegistryContract
 
@@ -200,6 +202,17 @@ class DatabaseRegistryContract(RegistryContract):
             thread.join()
         assert registry.resolve("m").number == 3
         assert len(registry.promotions("m")) == 3
+
+    def test_the_version_that_is_deployed_stays(
+        self, registry: DatabaseRegistry, database: Database, make_bundle: MakeBundle
+    ) -> None:
+        for _ in range(2):
+            registry.publish("m", make_bundle())
+        DeploymentStore(database).put(Deployment("m", "m@1", 1, 1.0, now()))
+        with pytest.raises(Conflict, match="DELETE /api/v1/models/m/deploy"):
+            registry.delete_version("m", 1)
+        registry.verify(registry.resolve("m@1"))
+        registry.delete_version("m", 2)
 
     def test_versions_are_found_by_the_run_they_came_from(
         self, registry: DatabaseRegistry, make_bundle: MakeBundle
