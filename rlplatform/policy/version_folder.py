@@ -63,7 +63,10 @@ def fill_version(folder: Path, target: Path) -> VersionRecord:
         for file in (BUNDLE_ONNX_FILE, BUNDLE_JSON_FILE, *_BESIDE):
             if file not in _BESIDE or (folder / file).is_file():
                 shutil.copyfile(folder / file, target / file)
-    PolicyRuntime.load(target)  # What is kept is what was checked, also if the source changed in between.
+    try:
+        PolicyRuntime.load(target)  # What is kept is what was checked, also if the source changed in between.
+    except BundleError as error:
+        raise BundleError(str(error).replace(str(target), str(folder))) from error
     record = VersionRecord(
         published_at=datetime.now(UTC), files={file.name: hash_file(file) for file in sorted(target.iterdir())}
     )

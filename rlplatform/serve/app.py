@@ -51,18 +51,23 @@ class Cors(CORSMiddleware):
             await self.app(scope, receive, send)
 
 
-def create_app(gateway: Gateway) -> ASGIApp:
-    """Return what one replica answers with: the routes behind the gate."""
-    return _guarded(create_api(gateway), gateway)
+def create_app(gateway: Gateway, *, names_requests: bool = True) -> ASGIApp:
+    """Return what one replica answers with: the routes behind the gate.
+
+    Args:
+        gateway: What it answers from.
+        names_requests: Whether answers get `X-Request-ID` here; Ray Serve adds one by itself.
+    """
+    return _guarded(create_api(gateway), gateway, names_requests)
 
 
-def create_model_app(gateway: Gateway) -> ASGIApp:
+def create_model_app(gateway: Gateway, *, names_requests: bool = True) -> ASGIApp:
     """Return what a replica of a single model's deployment answers with, wherever it is mounted."""
     api = FastAPI(title=TITLE, description=DESCRIPTION, version=version("rlplatform"), docs_url=None, redoc_url=None)
-    add_refusals(api)
+    add_refusals(api, gateway.home)
     _add_inference(api, gateway)
     api.include_router(system_router(gateway))
-    return Unmounted(_guarded(api, gateway))
+    return Unmounted(_guarded(api, gateway, names_requests))
 
 
 class Unmounted:
@@ -80,11 +85,12 @@ class Unmounted:
         await self._app(scope, receive, send)
 
 
-def _guarded(api: ASGIApp, gateway: Gateway) -> ASGIApp:
+def _guarded(api: ASGIApp, gateway: Gateway, names_requests: bool) -> ASGIApp:
     """Return the gate and what lies before it; an inference does not pass through what only the other routes need."""
     settings = gateway.settings
     app: ASGIApp = Shortcut(api, inference_router(gateway.inference))
-    app = Gate(app, settings, Authenticator(settings, gateway.keys), RateLimiter(gateway.lease), gateway.telemetry)
+    authenticator, limiter = Authenticator(settings, gateway.keys), RateLimiter(gateway.lease)
+    app = Gate(app, settings, authenticator, limiter, gateway.telemetry, names_requests=names_requests)
     return Cors(
         app,
         allow_origins=list(settings.cors_origins),
@@ -97,7 +103,7 @@ def _guarded(api: ASGIApp, gateway: Gateway) -> ASGIApp:
 def create_api(gateway: Gateway) -> FastAPI:
     """Return the routes, and their OpenAPI document."""
     api = FastAPI(title=TITLE, description=DESCRIPTION, version=version("rlplatform"))
-    add_refusals(api)
+    add_refusals(api, gateway.home)
     _add_inference(api, gateway)
     for make_router in _ROUTERS:
         api.include_router(make_router(gateway))

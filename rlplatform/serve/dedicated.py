@@ -22,7 +22,7 @@ from rlplatform.serve.app import create_model_app
 from rlplatform.serve.fleet import DeploymentState
 from rlplatform.serve.gateway import open_gateway
 from rlplatform.serve.models import ModelCache
-from rlplatform.serve.replicas import prepare_replica, replica_options, shared_lease
+from rlplatform.serve.replicas import prepare_replica, replica_options, shared_counts, shared_lease, sharing
 from rlplatform.serve.services import Services
 from rlplatform.serve.settings import ServeSettings
 from rlplatform.specs.settings import Settings
@@ -71,16 +71,17 @@ class ModelReplica:
         """Open the store, and get ready to load the model."""
         prepare_replica(settings, platform.home)
         self._open = ExitStack()
-        gateway = self._open.enter_context(open_gateway(settings, platform, shared_lease()))
+        gateway = self._open.enter_context(open_gateway(settings, platform, shared_lease(), share=shared_counts()))
         registry = OneModel(gateway.registry, deployment)
         models = ModelCache(registry, max_bytes=settings.model_cache_bytes, n_threads=max(1, int(deployment.cpus)))
         self._open.callback(models.close)
         inference = Services(registry=registry, models=models, limits=gateway.inference.limits)
         self._gateway = replace(gateway, inference=inference)
+        self._open.enter_context(sharing(self._gateway))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the app; Serve asks for it once the replica stands."""
-        return create_model_app(self._gateway)
+        return create_model_app(self._gateway, names_requests=False)
 
     def __del__(self) -> None:
         """Close the store."""

@@ -14,7 +14,7 @@ from rlplatform.errors import SpecError
 from rlplatform.serve.app import create_app
 from rlplatform.serve.dedicated import ServeFleet
 from rlplatform.serve.gateway import Gateway, open_gateway
-from rlplatform.serve.replicas import prepare_replica, replica_options, shared_lease
+from rlplatform.serve.replicas import prepare_replica, replica_options, shared_counts, shared_lease, sharing
 from rlplatform.serve.runs import RunService, keeping
 from rlplatform.serve.settings import ServeSettings, load_serve_settings
 from rlplatform.specs.settings import Settings, load_settings
@@ -31,8 +31,9 @@ class Replica:
         self._open = ExitStack()
         runs = RunService(platform)
         fleet = ServeFleet(settings, platform)
-        opened = open_gateway(settings, platform, shared_lease(), runs, fleet)
+        opened = open_gateway(settings, platform, shared_lease(), runs, fleet, shared_counts())
         self._gateway: Gateway = self._open.enter_context(opened)
+        self._open.enter_context(sharing(self._gateway))
         self._open.enter_context(keeping(self._gateway.experiments, settings, platform))
         if serve.get_replica_context().rank.rank == 0:
             # Not here: Serve answers only once the replica stands.
@@ -40,7 +41,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the app; Serve asks for it once the replica stands."""
-        return create_app(self._gateway)
+        return create_app(self._gateway, names_requests=False)
 
     def __del__(self) -> None:
         """Close the store."""

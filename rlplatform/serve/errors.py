@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -53,6 +54,11 @@ _STATUSES: tuple[tuple[type[RlPlatformError], int], ...] = (
 def status_of(error: RlPlatformError) -> int:
     """Return the HTTP status that says whose fault an error is: 4xx the client's, 5xx ours."""
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+
+
+def without_folder(text: str, folder: Path) -> str:
+    """Return a text for clients: where a folder of the server lies is left out of the paths in it."""
+    return text.replace(f"{folder}/", "").replace(str(folder), folder.name)
 
 
 def error_body(name: str, message: str, details: Any = None) -> bytes:

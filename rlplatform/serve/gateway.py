@@ -16,7 +16,7 @@ from rlplatform.serve.models import ModelCache
 from rlplatform.serve.run_view import RecordedRuns, Runs
 from rlplatform.serve.services import InferenceLimits, Services
 from rlplatform.serve.settings import ServeSettings
-from rlplatform.serve.telemetry import Telemetry
+from rlplatform.serve.telemetry import Counts, Share, Telemetry, alone
 from rlplatform.specs.settings import Settings
 from rlplatform.store.audit import AuditLog
 from rlplatform.store.database import open_database
@@ -46,8 +46,14 @@ class Gateway:
     fleet: Fleet = field(default_factory=NoFleet)
     """What runs deployments of single models."""
     telemetry: Telemetry = field(default_factory=Telemetry)
+    share: Share = alone
+    """Where counts are put together with those of other replicas."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_s: float = field(default_factory=monotonic)
+
+    def counts(self) -> Counts:
+        """Return what this replica has counted."""
+        return self.telemetry.counts(self.inference.streams.count)
 
 
 @contextmanager
@@ -57,6 +63,7 @@ def open_gateway(
     lease: Lease | None = None,
     runs: Runs | None = None,
     fleet: Fleet | None = None,
+    share: Share = alone,
 ) -> Iterator[Gateway]:
     """Open the store, bring its schema up to date, and make everything that routes work with.
 
@@ -66,6 +73,7 @@ def open_gateway(
         lease: The ledger that all replicas share. None: one of this process.
         runs: What is known of runs. None: what is recorded, without Ray.
         fleet: What runs deployments of single models. None: nothing does.
+        share: Where counts are put together with those of other replicas.
 
     Raises:
         StoreError: The database cannot be reached, or is of a newer version.
@@ -88,6 +96,7 @@ def open_gateway(
                 lease=lease or local_lease(Ledger()),
                 runs=runs or RecordedRuns(),
                 fleet=fleet or NoFleet(),
+                share=share,
             )
         finally:
             models.close()

@@ -37,6 +37,8 @@ REQUEST_RULES = (
     # Inferences are over before anybody could leave: two tasks of the event loop less for each, and a WebSocket's
     # messages come straight from the connection.
     "http-request set-header x-request-disconnect-disabled ?1 if { path_beg /inference /v2/ /deployments/ }",
+    # Whoever never ends a request's headers would hold one of 4,096 connections for an hour.
+    "timeout http-request 10s",
 )
 """What the service's frontend does with each request."""
 

@@ -22,6 +22,7 @@ from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.run_state import FINISHED, RunState
 from rlplatform.errors import Conflict, RlPlatformError
 from rlplatform.logs import get_logger
+from rlplatform.serve.errors import without_folder
 from rlplatform.serve.experiments import model_name
 from rlplatform.specs.run import RunSpec
 from rlplatform.store.experiments import Experiment, ExperimentFields, ExperimentStore, Wanted
@@ -65,9 +66,9 @@ class Workers(Protocol):
 class Keeper:
     """Looks after the experiments of a store."""
 
-    def __init__(self, store: ExperimentStore, workers: Workers, max_concurrent: int) -> None:
-        """Let at most `max_concurrent` experiments be at work together; others wait for their turn."""
-        self._store, self._workers, self._max_concurrent = store, workers, max_concurrent
+    def __init__(self, store: ExperimentStore, workers: Workers, max_concurrent: int, home: Path) -> None:
+        """Let at most `max_concurrent` experiments of a home be at work together; others wait for their turn."""
+        self._store, self._workers, self._max_concurrent, self.home = store, workers, max_concurrent, home
         self._errands: dict[str, Errand] = {}
         self._asked: set[tuple[str, Wanted]] = set()
 
@@ -94,7 +95,7 @@ class Keeper:
         try:
             self._advance(experiment, known)
         except Exception as error:  # The border of the run: one that cannot be taken further must not stop the others.
-            if experiment.reason != str(error):
+            if experiment.reason != without_folder(str(error), self.home):
                 _log.exception("experiment %s could not be taken further; it is tried again", experiment.id)
                 self._set(experiment, reason=str(error))
 
@@ -218,6 +219,8 @@ class Keeper:
 
     def _set(self, experiment: Experiment, **fields: Any) -> None:
         """Change an experiment, unless something else has been asked of it meanwhile."""
+        if fields.get("reason"):
+            fields["reason"] = without_folder(fields["reason"], self.home)
         if all(getattr(experiment, name) == value for name, value in fields.items()):
             return
 
@@ -235,11 +238,11 @@ def score(result: Mapping[str, Any] | None) -> float:
     return float("-inf") if best is None else float(best)
 
 
-def keep(keeper: Keeper, home: Path, over: threading.Event) -> None:
+def keep(keeper: Keeper, over: threading.Event) -> None:
     """Let a keeper act until `over`, while no other one of the same home does."""
-    home.mkdir(parents=True, exist_ok=True)
+    keeper.home.mkdir(parents=True, exist_ok=True)
     while not over.is_set():
-        with file_lock(home / LOCK_FILE, patience_s=0) as got:
+        with file_lock(keeper.home / LOCK_FILE, patience_s=0) as got:
             while got and not over.wait(TICK_S):
                 try:
                     keeper.tick()

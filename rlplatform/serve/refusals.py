@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from rlplatform.errors import RlPlatformError
+from rlplatform.errors import ResourceError, RlPlatformError
 from rlplatform.logs import get_logger
-from rlplatform.serve.errors import error_body, status_of
+from rlplatform.serve.errors import error_body, status_of, without_folder
 
 RETRY_AFTER_S = 5
+_OURS = "The service failed at this request. Its log says why, under the X-Request-ID of this answer."
 _NAMES = {
     400: "BadRequest",
     401: "Unauthorized",
@@ -49,8 +51,13 @@ class HttpError(RlPlatformError):
         return HttpError, (self.status, str(self), self.headers)
 
 
-def refusal(error: Exception) -> Response:
-    """Return the answer to a request that failed; what is not ours is logged, and its inside stays here."""
+def refusal(error: Exception, home: Path | None = None) -> Response:
+    """Return the answer to a request that failed; what is not the client's fault is logged, and its inside stays here.
+
+    Args:
+        error: Why it failed.
+        home: A folder of the server, whose place the message leaves out.
+    """
     headers: dict[str, str] = {}
     if isinstance(error, HttpError):
         status, name, headers = error.status, _NAMES.get(error.status, "Error"), error.headers
@@ -60,20 +67,29 @@ def refusal(error: Exception) -> Response:
         message = str(error.detail)
     elif isinstance(error, RlPlatformError):
         status, name, message = status_of(error), type(error).__name__, str(error)
+        if status >= 500 and not isinstance(error, ResourceError):
+            _log.error("a request failed: %s", error)
+            message = _OURS
     else:
         _log.error("a request failed", exc_info=error)
-        status, name = 500, "InternalServerError"
-        message = "The service failed at this request. Its log says why, under the X-Request-ID of this answer."
+        status, name, message = 500, "InternalServerError", _OURS
+    if home is not None:
+        message = without_folder(message, home)
     if status in (429, 503):
         headers = {"Retry-After": str(RETRY_AFTER_S)} | headers
     return Response(error_body(name, message), status, headers, "application/json")
 
 
-def add_refusals(app: FastAPI) -> None:
-    """Answer every error of an app's routes with our body."""
+def add_refusals(app: FastAPI, home: Path | None = None) -> None:
+    """Answer every error of an app's routes with our body.
+
+    Args:
+        app: The app.
+        home: A folder of the server, whose place messages leave out.
+    """
 
     async def answer(_: Request, error: Exception) -> Response:
-        return refusal(error)
+        return refusal(error, home)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import ray
+from ray import serve
 
 from rlplatform import names
 from rlplatform.cluster.session import remote
+from rlplatform.errors import ResourceError
 from rlplatform.logs import configure
+from rlplatform.serve.gateway import Gateway
 from rlplatform.serve.limits import Grant, Lease, Ledger
 from rlplatform.serve.settings import ServeSettings
+from rlplatform.serve.telemetry import SHARE_EVERY_S, Counts, Share, Tally
 
 LEDGER_ACTOR = "rlplatform-ledger"
 MAX_ONGOING = 256
 MAX_QUEUED = 1024
 """Requests beyond those at work that one replica lets wait; more are answered with 503."""
 
-RemoteLedger: Any = remote(num_cpus=0, max_restarts=-1)(Ledger)
+
+class _Common(Ledger):
+    """What there is one of, whatever the number of replicas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tally = Tally()
+
+    def share(self, replica: str, counts: Counts) -> list[Counts]:
+        """See `Tally.share`."""
+        return self._tally.share(replica, counts)
+
+
+_RemoteCommon: Any = remote(num_cpus=0, max_restarts=-1)(_Common)
 
 
 def prepare_replica(settings: ServeSettings, home: Path) -> None:
@@ -56,15 +76,14 @@ def replica_options(settings: ServeSettings, num_cpus: float) -> dict[str, Any]:
         "max_surge_percent": 100,  # New replicas stand before old ones go.
         "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
         "health_check_period_s": 5,
+        "logging_config": {"log_level": "WARNING"},  # The gate counts and logs requests already.
         "ray_actor_options": {"num_cpus": num_cpus},
     }
 
 
 def shared_lease() -> Lease:
-    """Return the lease of the ledger that all replicas share; the first one makes it."""
-    ledger = RemoteLedger.options(
-        name=LEDGER_ACTOR, namespace=names.RAY_NAMESPACE, lifetime="detached", get_if_exists=True
-    ).remote()
+    """Return the lease of the ledger that all replicas share."""
+    ledger = _common()
 
     async def lease(key: str, per_minute: float, wanted: int) -> Grant:
         try:
@@ -74,3 +93,44 @@ def shared_lease() -> Lease:
         return grant
 
     return lease
+
+
+def shared_counts() -> Share:
+    """Return what puts the counts of this replica together with those of all others."""
+    common, replica = _common(), _replica_id()
+
+    async def share(counts: Counts) -> list[Counts]:
+        try:
+            everybodys: list[Counts] = await common.share.remote(replica, counts)
+        except ray.exceptions.RayError as error:
+            raise ResourceError("The counts of other replicas cannot be had at this moment. Ask again.") from error
+        return everybodys
+
+    return share
+
+
+@contextmanager
+def sharing(gateway: Gateway) -> Iterator[None]:
+    """Leave the counts of this replica with the tally every `SHARE_EVERY_S` during the block, and at its end."""
+    common, replica, over = _common(), _replica_id(), Event()
+
+    def share() -> None:
+        while not over.wait(SHARE_EVERY_S):
+            common.share.remote(replica, gateway.counts())
+
+    Thread(target=share, name="counts", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        common.share.remote(replica, gateway.counts())
+
+
+def _replica_id() -> str:
+    return str(serve.get_replica_context().replica_id.unique_id)
+
+
+def _common() -> Any:
+    """Return the actor that all replicas share; the first one makes it."""
+    options = {"name": LEDGER_ACTOR, "namespace": names.RAY_NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    return _RemoteCommon.options(**options).remote()

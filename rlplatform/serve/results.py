@@ -7,6 +7,7 @@ from typing import Any
 
 from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.policy.registry import ModelVersion
+from rlplatform.serve.errors import without_folder
 from rlplatform.serve.keeper import score
 from rlplatform.serve.routers.experiment_schemas import Evaluated, ResultsAnswer, RunResultAnswer
 from rlplatform.store.experiments import Experiment, ExperimentRun
@@ -66,7 +67,7 @@ def _run_result(run: ExperimentRun, registry: DatabaseRegistry) -> RunResultAnsw
         run_id=run.run_id,
         seed=run.seed,
         status=record.state,
-        reason=record.reason,
+        reason=without_folder(record.reason or "", RunDir(run.run_path).home) or None,
         timesteps=result.get("step", record.progress.step),
         best_reward=result.get("best_return"),
         final_evaluation=evaluated(result["final"]) if result.get("final") else None,

@@ -143,8 +143,8 @@ class RayWorkers:
 def keeping(store: ExperimentStore, settings: ServeSettings, platform: Settings) -> Iterator[None]:
     """Look after experiments during the block, from a thread, unless another replica does."""
     over = threading.Event()
-    keeper = Keeper(store, RayWorkers(platform), settings.max_concurrent_experiments)
-    thread = threading.Thread(target=keep, args=(keeper, platform.home, over), name="keeper", daemon=True)
+    keeper = Keeper(store, RayWorkers(platform), settings.max_concurrent_experiments, platform.home)
+    thread = threading.Thread(target=keep, args=(keeper, over), name="keeper", daemon=True)
     thread.start()
     try:
         yield

@@ -16,6 +16,7 @@ from starlette.background import BackgroundTask
 from rlplatform.errors import BundleError, Conflict, SpecError
 from rlplatform.policy.promotion import PromotionRule
 from rlplatform.policy.registry import ModelVersion, check_model_name
+from rlplatform.serve.errors import without_folder
 from rlplatform.serve.gateway import Gateway
 from rlplatform.serve.routers.experiment_schemas import Body
 from rlplatform.serve.routers.params import ModelName, Who, errors
@@ -140,7 +141,7 @@ class _Routes:
         try:
             return self._registry.publish(name, folder)
         except BundleError as error:  # the sender's fault here, and the path in it is ours
-            raise SpecError(_without_paths(str(error), folder.parent, self._registry.root)) from error
+            raise SpecError(without_folder(without_folder(str(error), folder.parent), self._registry.root)) from error
 
     def download(self, name: ModelName, number: Number) -> FileResponse:
         """Return the bundle of a version as a zip."""
@@ -185,14 +186,14 @@ def models_router(gateway: Gateway) -> APIRouter:
     add = router.add_api_route
     add("", routes.models, methods=["GET"], responses=errors())
     add("/{name}", routes.model, methods=["GET"], responses=errors(404))
-    add("/{name}", routes.delete, methods=["DELETE"], responses=errors(404))
+    add("/{name}", routes.delete, methods=["DELETE"], responses=errors(404, 409))
     upload = {"requestBody": {"required": True, "content": _ZIP}}
     add("/{name}/versions", routes.upload, methods=["POST"], status_code=201, responses=errors(), openapi_extra=upload)
     bundle = "/{name}/versions/{number}/bundle"
     add(bundle, routes.download, methods=["GET"], responses=ZIP_ANSWER | errors(404), response_class=Response)
     alias = "/{name}/aliases/{alias}"
     add(alias, routes.set_alias, methods=["PUT"], responses=errors(404, 409))
-    add(alias, routes.remove_alias, methods=["DELETE"], responses=errors(404))
+    add(alias, routes.remove_alias, methods=["DELETE"], responses=errors(404, 409))
     return router
 
 
@@ -216,9 +217,3 @@ def zip_file(name: str, write: Any) -> FileResponse:
         folder.cleanup()
         raise
     return FileResponse(archive, media_type="application/zip", filename=name, background=BackgroundTask(folder.cleanup))
-
-
-def _without_paths(message: str, *folders: FilePath) -> str:
-    for folder in folders:
-        message = message.replace(f"{folder}/", "")
-    return message

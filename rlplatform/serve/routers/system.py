@@ -14,7 +14,7 @@ from rlplatform.algos.catalog import algorithm_names
 from rlplatform.envs.catalog import environments
 from rlplatform.serve.documents import shown_algorithm
 from rlplatform.serve.gateway import Gateway
-from rlplatform.serve.telemetry import CONTENT_TYPE
+from rlplatform.serve.telemetry import CONTENT_TYPE, exposition
 
 VERSION = version("rlplatform")
 ACTIVE = ("queued", "running")
@@ -65,7 +65,7 @@ def system_router(gateway: Gateway) -> APIRouter:
                 "workers": settings.workers,
             },
             "application": {"title": "rlplatform", "version": VERSION},
-            "directories": {"base_dir": str(gateway.home)},
+            "directories": {"base_dir": gateway.home.name},  # Where it is, is nobody's business.
             "rl_system": {
                 "supported_algorithms": [shown_algorithm(name) for name in algorithm_names()],
                 "supported_environments": sorted(environments()),
@@ -75,8 +75,8 @@ def system_router(gateway: Gateway) -> APIRouter:
             "validation": {"max_total_timesteps": settings.max_total_timesteps},
         }
 
-    @router.get("/metrics", summary="Counters of this replica, for Prometheus", response_class=PlainTextResponse)
-    def metrics() -> Response:
-        return Response(gateway.telemetry.text(), media_type=CONTENT_TYPE)
+    @router.get("/metrics", summary="Counters of all replicas, for Prometheus", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        return Response(exposition(await gateway.share(gateway.counts())), media_type=CONTENT_TYPE)
 
     return router

@@ -300,6 +300,20 @@ def test_every_change_is_in_the_audit_log(api: Service) -> None:
     assert actions == ["experiment.stop", "experiment.start", "experiment.change", "experiment.create"]
 
 
+def test_no_answer_shows_where_the_servers_folders_are(api: Service, tmp_path: Path) -> None:
+    id = create(api)
+    run = make_run(api, id)
+    run.update(state="running")
+    run.end_attempt("failed", 128, f"{run.path / 'metrics.jsonl'}: No space left on device", result=None)
+    become(api, id, status="failed")
+    answers = [api.ask("GET", path) for path in ("/config", f"/experiments/{id}/results", "/models/absent")]
+    run.metrics_path.write_text("no JSON\n")
+    answers.append(api.ask("GET", f"/experiments/{id}/metrics"))
+    assert [answer.status_code for answer in answers] == [200, 200, 404, 500]
+    assert "metrics.jsonl: No space left" in answers[1].text
+    assert not [answer.text for answer in answers if str(tmp_path) in answer.text]
+
+
 def test_catalogs_are_told(api: Service) -> None:
     algorithms = {one["name"]: one for one in api.json("GET", "/algorithms")}
     assert algorithms["PPO"]["default_hyperparameters"]["n_steps"] == 2048

@@ -20,7 +20,7 @@ from rlplatform.serve.gate import Gate
 from rlplatform.serve.limits import Ledger, RateLimiter, local_lease
 from rlplatform.serve.refusals import add_refusals
 from rlplatform.serve.settings import ServeSettings
-from rlplatform.serve.telemetry import Telemetry
+from rlplatform.serve.telemetry import Telemetry, exposition
 from rlplatform.store.database import Database, default_url
 from rlplatform.store.keys import KeyStore
 
@@ -189,7 +189,7 @@ def test_requests_are_counted_by_route_and_status() -> None:
     gate = app(ServeSettings(), telemetry=telemetry)
     ask(gate)
     ask(gate, "/no/such/path")
-    text = telemetry.text().decode()
+    text = exposition([telemetry.counts()]).decode()
     assert 'rlplatform_http_requests_total{method="GET",route="/experiments",status="200"} 1.0' in text
     assert 'route="unmatched",status="404"' in text
 

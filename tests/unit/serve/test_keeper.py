@@ -98,6 +98,7 @@ class World:
 
     store: ExperimentStore
     workers: Pretended
+    home: Path
     max_concurrent: int = 3
 
     def __post_init__(self) -> None:
@@ -105,7 +106,7 @@ class World:
 
     def restart(self) -> None:
         """Forget what only the process of the keeper knew."""
-        self.keeper = Keeper(self.store, self.workers, self.max_concurrent)
+        self.keeper = Keeper(self.store, self.workers, self.max_concurrent, self.home)
 
     def tick(self, times: int = 3) -> None:
         for _ in range(times):
@@ -135,7 +136,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     with closing(open_database(Settings(home=tmp_path))) as database:
-        yield World(ExperimentStore(database), Pretended(tmp_path))
+        yield World(ExperimentStore(database), Pretended(tmp_path), tmp_path)
 
 
 def test_an_experiment_is_prepared_trained_and_published_once(world: World) -> None:

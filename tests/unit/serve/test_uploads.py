@@ -124,6 +124,7 @@ def test_what_is_no_bundle_is_refused_and_leaves_nothing(
     assert said in refused["detail"]
     assert str(tmp_path) not in refused["detail"]
     assert "/tmp" not in refused["detail"]
+    assert ".publishing" not in refused["detail"]
     assert api.json("GET", "/models") == {"models": []}
 
 
