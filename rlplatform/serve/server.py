@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import ray
+
 from rlplatform.cluster.manager_process import run_manager
 from rlplatform.cluster.session import ray_session
 from rlplatform.errors import ResourceError, SpecError
@@ -78,12 +80,10 @@ def serving(
             session = stack.enter_context(ray_session(address, num_cpus=num_cpus))
         run_manager(session, platform.home)
         open_database(platform).close()  # Its schema is brought up to date here: replicas need not load what does so.
+        stack.callback(_stop, settings, platform)
         with waiting(f"{ingress.name} and {settings.workers} replicas"):
             url = _start(settings, platform, ingress)
-        try:
-            yield Serving(url, ingress.name)
-        finally:
-            _stop(settings, platform)
+        yield Serving(url, ingress.name)
 
 
 def run_service(
@@ -100,11 +100,14 @@ def run_service(
         platform: Where files and the database are.
         address: A cluster to serve on.
         on_ready: Called once requests are answered.
+
+    Raises:
+        SystemExit: A signal came before requests were answered; what had been started is ended.
     """
-    # The signals come second: a Ray that is started takes SIGTERM for itself, and would kill what trains.
-    with serving(settings, platform, address=address) as service, _end_signals() as ended:
+    with _signals() as signals, _own_signals(), serving(settings, platform, address=address) as service:
+        signals.is_starting = False
         on_ready(service)
-        ended.wait()
+        signals.ended.wait()
         _log.info("stopping: what trains writes its checkpoint, for at most %g s", settings.shutdown_timeout_s)
 
 
@@ -212,7 +215,7 @@ def _start(settings: ServeSettings, platform: Settings, ingress: Ingress) -> str
     # Serve reads its variables when it is imported.
     from ray import serve
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    _quieten_serve()
     from ray.serve.config import HTTPOptions, ProxyLocation
 
     from rlplatform.serve.deployment import APP_NAME, bind
@@ -227,28 +230,65 @@ def _start(settings: ServeSettings, platform: Settings, ingress: Ingress) -> str
     return f"{'https' if tls else 'http'}://{settings.host}:{settings.port}"
 
 
+def _quieten_serve() -> None:
+    """Keep Serve's own log, which it sets up when it is imported, off the terminal; errors still reach it."""
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+
+
 def _stop(settings: ServeSettings, platform: Settings) -> None:
     from ray import serve
 
     from rlplatform.serve.runs import shutdown
 
+    _quieten_serve()
     serve.shutdown()
     shutdown(platform, settings.shutdown_timeout_s)
 
 
-@contextmanager
-def _end_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM during the block into an event; a second one interrupts at once."""
-    ended = threading.Event()
+class _Signals:
+    """What SIGINT and SIGTERM have asked for: while it starts to give up, then to end, at once if they come again."""
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if ended.is_set():
+    def __init__(self) -> None:
+        self.is_starting, self.number = True, 0
+        self.ended = threading.Event()
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.is_starting:
+            for ignored in (signal.SIGINT, signal.SIGTERM):  # What had been started is being ended, in seconds.
+                signal.signal(ignored, signal.SIG_IGN)
+            self.number = number
+            os.write(2, b"\nGiving up the start; what has begun is being ended.\n")
             raise KeyboardInterrupt
-        ended.set()
+        if self.ended.is_set():
+            raise KeyboardInterrupt
+        self.ended.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    signals = _Signals()
+    before = {number: signal.signal(number, signals.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield ended
+        yield signals
+    except KeyboardInterrupt:
+        if not signals.is_starting:
+            raise
+        raise SystemExit(128 + signals.number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep Ray, which starts in the block, from taking SIGTERM for itself: it would print a dump and clean up nothing.
+
+    Ray has a variable for the dump, which is read before it can be set here, and no switch for the rest (2.60).
+    """
+    constants, utils = ray._private.ray_constants, ray._private.utils
+    before = constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, utils.set_sigterm_handler
+    constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, utils.set_sigterm_handler = True, lambda _: None
+    try:
+        yield
+    finally:
+        constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, utils.set_sigterm_handler = before

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,27 @@ def test_a_start_that_takes_long_says_what_it_waits_for(
         while "still waiting for 2 replicas to start" not in caplog.text:
             time.sleep(0.01)
     assert "starting 2 replicas" in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_ends_what_has_begun_and_a_second_one_does_not_disturb_that(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended = []
+
+    @contextmanager
+    def starting(*_: object, **__: object) -> Iterator[None]:
+        try:
+            signal.raise_signal(number)
+            yield
+        finally:
+            signal.raise_signal(number)
+            ended.append("all")
+
+    monkeypatch.setattr(server, "serving", starting)
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(SystemExit, match=str(128 + number)):
+        server.run_service(ServeSettings(), Settings(home=tmp_path))
+    assert ended == ["all"]
+    assert "Giving up the start" in capfd.readouterr().err
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
