@@ -201,7 +201,8 @@ def _start(num_cpus: int | None, num_gpus: int | None) -> Path:
                 _temp_dir=str(temp_dir),
                 logging_level=logging.ERROR,
             )
-    except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises even that itself, where a node is slow to come up (2.60)
+        ray.shutdown()
         shutil.rmtree(temp_dir, ignore_errors=True)
         raise ResourceError(
             f"A local Ray could not be started: {str(error).strip().splitlines()[0]} "
