@@ -225,11 +225,10 @@ def make_scheduler(spec: SearchSpec, concurrent: int) -> KeptScheduler:
             from rlplatform.tune.pb2 import Pb2  # which imports scikit-learn: two seconds
 
             return Pb2(
+                {path: spec.space[path] for path in spec.mutations},
                 **common,
                 perturbation_interval=1,
-                hyperparam_bounds={path: list(spec.space[path].extremes()) for path in spec.mutations},
                 quantile_fraction=asked.quantile_fraction,
-                custom_explore_fn=lambda config: _within_space(spec, config),
                 log_config=False,
                 synch=asked.synchronous,
             ).keep(asked.every_steps, concurrent, spec.seed)
@@ -244,14 +243,6 @@ def _mutated(spec: SearchSpec, asked: specs.PBTScheduler, config: dict[str, Any]
         dimension = spec.space[path]
         anew = rng.random() < asked.resample_probability
         config[path] = draw(dimension, rng) if anew else move(dimension, config[path], float(rng.choice(asked.factors)))
-    return config
-
-
-def _within_space(spec: SearchSpec, config: dict[str, Any]) -> dict[str, Any]:
-    """Put what PB2 proposed back into the space."""
-    for path in spec.mutations:
-        low, high = spec.space[path].extremes()
-        config[path] = float(min(max(config[path], low), high))
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -176,6 +177,19 @@ def test_population_based_training_moves_a_parameter_on_the_scale_of_its_range(
     explore = make_scheduler(spec, concurrent=2)._custom_explore_fn  # type: ignore[attr-defined]
     changed = explore({RATE: 1e-3, GAMMA: 0.9, EPOCHS: 3, BATCH: 128, STEPS: 64, "search": "/somewhere"})
     assert changed == pytest.approx({**moved, "search": "/somewhere"})
+
+
+def test_the_model_of_pb2_sees_a_logarithmic_range_on_its_logarithm() -> None:
+    controller = started(spec_of("pb2"))
+    configs = [dict(trial.config) for trial in controller.trials]
+    play(controller, range(1, 2))
+    pb2: Any = controller.scheduler
+    assert pb2._hyperparam_bounds == {RATE: pytest.approx([math.log(1e-5), math.log(1e-2)])}
+    assert pb2.data[RATE].tolist() == pytest.approx([math.log(config[RATE]) for config in configs])
+    assert [trial.config for trial in controller.trials] == configs
+    best = controller.trials[-1]
+    proposed, _ = pb2._get_new_config(controller.trials[0], best)
+    assert proposed == pytest.approx(best.config), "nothing is known yet, so the best one's rate is kept"
 
 
 def test_no_more_trials_train_than_may() -> None:
