@@ -17,7 +17,6 @@ import os
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -25,12 +24,12 @@ import numpy as np
 from stable_baselines3.common.env_util import make_vec_env as make_bare_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks.page import describe_machine, write_page
+from benchmarks.page import ROOT, describe_machine, write_page
 from rlplatform.cluster.session import ray_session
 from rlplatform.envs.make import make_vec_env
 from rlplatform.specs.run import Backend, EnvSpec
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "results" / "env_backends.md"
+PAGE = ROOT / "docs" / "results" / "env_backends.md"
 RAY_PAGE = PAGE.with_name("ray_backend.md")
 CASES: tuple[tuple[str, int, tuple[Backend, ...]], ...] = (
     ("CartPole-v1", 1, ("sync", "vector")),

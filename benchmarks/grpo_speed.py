@@ -11,17 +11,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 
-from benchmarks.page import describe_machine, write_page
+from benchmarks.page import ROOT, describe_machine, write_page
 from rlplatform.algos.grpo.algorithm import GRPO
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "results" / "grpo_speed.md"
+PAGE = ROOT / "docs" / "results" / "grpo_speed.md"
 CASES = {"CartPole-v1": 60_000, "Acrobot-v1": 60_000, "Pendulum-v1": 60_000, "LunarLander-v3": 60_000}
 """Environment and steps of one training."""
 N_ENVS = 16

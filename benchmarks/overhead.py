@@ -23,14 +23,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.env_util import make_vec_env
 
-from benchmarks.page import describe_machine, write_page
+from benchmarks.page import ROOT, describe_machine, write_page
 from rlplatform.algos.build import build_model
 from rlplatform.specs.load import load_run_spec
 from rlplatform.specs.run import CheckpointSpec, EvaluationSpec, RunSpec
 from rlplatform.train.student_t import student_t_975
 from rlplatform.train.trainer import Trainer
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "overhead.md"
 CASES = {"cartpole_ppo": 20_480, "lunar_lander_ppo": 16_384, "cartpole_dqn": 10_240}
 """Config and environment steps of each round."""

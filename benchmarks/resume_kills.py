@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kills import MOMENTS, Kill, Outcome, kill_and_resume, train
-from benchmarks.page import describe_machine, write_page
+from benchmarks.page import ROOT, describe_machine, write_page
 from rlplatform.specs.run import RunSpec
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "resume.md"
 
 

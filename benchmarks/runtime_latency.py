@@ -1,16 +1,16 @@
-"""How long one action takes: the published policy's runtime beside SB3's `predict`, in one process, one thread.
+"""Measures how long the published policy's runtime takes to act, and writes docs/results/runtime_latency.md.
 
-    python benchmarks/runtime_latency.py --write docs/results/runtime_latency.md
+    python -m benchmarks.runtime_latency --rounds 15
 
-CPU time of both sides is taken in turn, round by round, so that another load on the machine falls on both; the median
-of the rounds is reported. Networks are SB3's defaults, untrained: their speed does not depend on their weights.
+Beside it stands SB3's `predict`, in the same process and thread. CPU time of both is taken in turn, round by round, so
+that another load on the machine falls on both; the median of the rounds is reported. Networks are SB3's defaults,
+untrained: their speed does not depend on their weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -26,13 +26,14 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from benchmarks.page import ROOT, describe_machine, write_page
 from rlplatform.algos.build import algorithm_class
 from rlplatform.policy.export import export_bundle
 from rlplatform.policy.runtime import PolicyRuntime
 
+PAGE = ROOT / "docs" / "results" / "runtime_latency.md"
 CASES = (("ppo", "CartPole-v1"), ("dqn", "CartPole-v1"), ("sac", "Pendulum-v1"), ("ppo", "LunarLander-v3"))
 BATCHES = (1, 64, 1024)
-ROUNDS = 15
 ROUND_S = 0.1
 
 
@@ -47,18 +48,32 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    """Measure, print the table, and write it where asked."""
+    """Measure every case and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, help="Markdown file to write")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for algorithm, env in CASES for row in measure(algorithm, env, arguments.rounds)]
-    text = report(rows, arguments.rounds)
-    print(text)
-    if arguments.write:
-        arguments.write.parent.mkdir(parents=True, exist_ok=True)
-        arguments.write.write_text(text, encoding="utf-8")
+    lines = [
+        f"| {row.case} | {row.mode} | {row.batch} | {row.ours_us:.1f} | {row.sb3_us:.1f} | "
+        f"{row.sb3_us / row.ours_us:.1f}x |"
+        for row in rows
+    ]
+    write_page(
+        PAGE,
+        "Time to act",
+        f"python -m benchmarks.runtime_latency --rounds {arguments.rounds}",
+        f"""
+One call of `PolicyRuntime.predict` beside one of SB3's `model.predict`: the same policy, process and thread, CPU time,
+timed in turn; medians of {arguments.rounds} rounds, microseconds for one call.
+
+| policy | mode | batch | ours µs | SB3 µs | ratio |
+|---|---|---:|---:|---:|---:|
+{chr(10).join(lines)}
+
+{describe_machine()} Load average when it ended: {os.getloadavg()[0]:.1f}.
+""",
+    )
 
 
 def measure(algorithm: str, env: str, rounds: int) -> list[Row]:
@@ -109,38 +124,6 @@ def _seconds_each(call: Callable[[], object]) -> float:
             call()
         n += 20
     return elapsed / n
-
-
-def report(rows: list[Row], rounds: int) -> str:
-    """Return the table as Markdown, with the command and the machine."""
-    lines = [
-        "# Time to act",
-        "",
-        "One call of `PolicyRuntime.predict` beside one of SB3's `model.predict`: the same policy, process and thread,",
-        f"CPU time, timed in turn; medians of {rounds} rounds, microseconds for one call. Made by",
-        "`python benchmarks/runtime_latency.py --write docs/results/runtime_latency.md`",
-        f"on {os.cpu_count()} CPUs of {_cpu()}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}; load average {os.getloadavg()[0]:.1f} when it ended.",
-        "",
-        "| policy | mode | batch | ours µs | SB3 µs | ratio |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row.case} | {row.mode} | {row.batch} | {row.ours_us:.1f} | {row.sb3_us:.1f} | "
-        f"{row.sb3_us / row.ours_us:.1f}x |"
-        for row in rows
-    ]
-    return "\n".join([*lines, ""])
-
-
-def _cpu() -> str:
-    try:
-        names = [
-            line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if "model name" in line
-        ]
-    except OSError:
-        names = []
-    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
