@@ -1,9 +1,9 @@
 """How often somebody may ask: one budget for each key, shared by every replica.
 
 A *ledger* keeps a bucket of requests for each key; it stands in this process, or in one actor for all replicas. A
-replica leases a handful of requests at a time, so that the ledger is asked rarely and an answer costs no detour. A
-bucket holds a tenth of a minute's requests and is refilled evenly: nobody gets more than 110 % of the limit in any
-minute.
+replica leases a handful of requests at a time, so that the ledger is asked rarely and an answer costs no detour, and
+gives back what it did not use. A bucket holds a tenth of a minute's requests and is refilled evenly: nobody gets more
+than 110 % of the limit in any minute, and nobody who keeps to it is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BURST_SHARE = 0.1
 LEASE_SHARE = 0.01
 """What part of a minute's requests one lease takes at most."""
 LEASE_TTL_S = 1.0
-"""How long a lease may be used; what is left of it then is lost, or it would add to a later burst."""
+"""How long a lease may be used; what is left of it then is given back, or it would add to a later burst."""
 MAX_KEYS = 100_000
 
 
@@ -43,15 +43,15 @@ class Ledger:
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
 
-    def lease(self, key: str, per_minute: float, wanted: int) -> Grant:
-        """Take up to `wanted` requests out of a key's budget."""
+    def lease(self, key: str, per_minute: float, wanted: int, unused: int) -> Grant:
+        """Put what is left of a lease back into a key's budget, and take up to `wanted` requests out of it."""
         now, capacity, rate = self._clock(), max(1.0, per_minute * BURST_SHARE), per_minute / 60
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= MAX_KEYS:
                 self._forget_full(now)
             bucket = self._buckets[key] = _Bucket(capacity, now)
-        bucket.level = min(capacity, bucket.level + (now - bucket.at) * rate)
+        bucket.level = min(capacity, bucket.level + unused + (now - bucket.at) * rate)
         bucket.at = now
         granted = min(wanted, int(bucket.level))
         bucket.level -= granted
@@ -63,7 +63,7 @@ class Ledger:
         self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket.at < full_after}
 
 
-Lease = Callable[[str, float, int], Awaitable[Grant]]
+Lease = Callable[[str, float, int, int], Awaitable[Grant]]
 
 
 @dataclass
@@ -91,7 +91,10 @@ class RateLimiter:
         if leased is not None and leased.requests > 0 and self._clock() < leased.until:
             leased.requests -= 1
             return 0.0
-        grant = await self._lease(key, per_minute, max(1, int(per_minute * LEASE_SHARE)))
+        unused = 0
+        if leased is not None:
+            unused, leased.requests = leased.requests, 0
+        grant = await self._lease(key, per_minute, max(1, int(per_minute * LEASE_SHARE)), unused)
         if grant.requests == 0:
             return grant.retry_after_s
         if len(self._leased) >= MAX_KEYS:
@@ -105,7 +108,7 @@ class RateLimiter:
 def local_lease(ledger: Ledger) -> Lease:
     """Return the lease of a ledger in this process."""
 
-    async def lease(key: str, per_minute: float, wanted: int) -> Grant:
-        return ledger.lease(key, per_minute, wanted)
+    async def lease(key: str, per_minute: float, wanted: int, unused: int) -> Grant:
+        return ledger.lease(key, per_minute, wanted, unused)
 
     return lease

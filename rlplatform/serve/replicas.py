@@ -27,7 +27,7 @@ MAX_QUEUED = 1024
 """Requests beyond those at work that one replica lets wait; more are answered with 503."""
 
 
-class _Common(Ledger):
+class SharedLedger(Ledger):
     """What there is one of, whatever the number of replicas."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class _Common(Ledger):
         return self._tally.share(replica, counts)
 
 
-_RemoteCommon: Any = remote(num_cpus=0, max_restarts=-1)(_Common)
+_RemoteLedger: Any = remote(num_cpus=0, max_restarts=-1)(SharedLedger)
 
 
 def prepare_replica(settings: ServeSettings, home: Path) -> None:
@@ -83,11 +83,11 @@ def replica_options(settings: ServeSettings, num_cpus: float) -> dict[str, Any]:
 
 def shared_lease() -> Lease:
     """Return the lease of the ledger that all replicas share."""
-    ledger = _common()
+    ledger = _ledger()
 
-    async def lease(key: str, per_minute: float, wanted: int) -> Grant:
+    async def lease(key: str, per_minute: float, wanted: int, unused: int) -> Grant:
         try:
-            grant: Grant = await ledger.lease.remote(key, per_minute, wanted)
+            grant: Grant = await ledger.lease.remote(key, per_minute, wanted, unused)
         except ray.exceptions.RayError:
             return Grant(0, 1.0)  # it is being restarted: nobody gets past a limit meanwhile
         return grant
@@ -97,11 +97,11 @@ def shared_lease() -> Lease:
 
 def shared_counts() -> Share:
     """Return what puts the counts of this replica together with those of all others."""
-    common, replica = _common(), _replica_id()
+    ledger, replica = _ledger(), _replica_id()
 
     async def share(counts: Counts) -> list[Counts]:
         try:
-            everybodys: list[Counts] = await common.share.remote(replica, counts)
+            everybodys: list[Counts] = await ledger.share.remote(replica, counts)
         except ray.exceptions.RayError as error:
             raise ResourceError("The counts of other replicas cannot be had at this moment. Ask again.") from error
         return everybodys
@@ -112,25 +112,25 @@ def shared_counts() -> Share:
 @contextmanager
 def sharing(gateway: Gateway) -> Iterator[None]:
     """Leave the counts of this replica with the tally every `SHARE_EVERY_S` during the block, and at its end."""
-    common, replica, over = _common(), _replica_id(), Event()
+    ledger, replica, over = _ledger(), _replica_id(), Event()
 
     def share() -> None:
         while not over.wait(SHARE_EVERY_S):
-            common.share.remote(replica, gateway.counts())
+            ledger.share.remote(replica, gateway.counts())
 
     Thread(target=share, name="counts", daemon=True).start()
     try:
         yield
     finally:
         over.set()
-        common.share.remote(replica, gateway.counts())
+        ledger.share.remote(replica, gateway.counts())
 
 
 def _replica_id() -> str:
     return str(serve.get_replica_context().replica_id.unique_id)
 
 
-def _common() -> Any:
+def _ledger() -> Any:
     """Return the actor that all replicas share; the first one makes it."""
     options = {"name": LEDGER_ACTOR, "namespace": names.RAY_NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-    return _RemoteCommon.options(**options).remote()
+    return _RemoteLedger.options(**options).remote()

@@ -115,7 +115,7 @@ class ServeSettings(BaseSettings):
     max_header_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**10
     """Most bytes of a request's headers together."""
     rate_limit_per_minute: Annotated[int, Field(ge=1)] | None = None
-    """Requests that one key, or one address without a key, may make in a minute. None: no limit."""
+    """Requests that one key, or all without a key together, may make in a minute. None: no limit."""
     max_streams: Annotated[int, Field(ge=0)] = 64
     """WebSockets and event streams that may be open together on one replica."""
     model_cache_bytes: Annotated[int, Field(ge=2**20)] = 512 * 2**20

@@ -37,6 +37,18 @@ def test_a_flood_over_several_replicas_gets_the_limit_within_ten_percent(per_min
     assert 0.9 * per_minute <= served <= 1.1 * per_minute + 1
 
 
+@pytest.mark.parametrize("per_minute", [100, 1200, 6000])
+@pytest.mark.parametrize("n_replicas", [2, 5])
+def test_who_keeps_to_the_limit_is_never_refused_whatever_is_leased_and_not_used(
+    per_minute: int, n_replicas: int
+) -> None:
+    clock = Clock()
+    lease = local_lease(Ledger(clock))
+    limiters = [RateLimiter(lease, clock) for _ in range(n_replicas)]
+    seconds, every_s = 300, 60 / per_minute
+    assert asyncio.run(flood(limiters, clock, per_minute, seconds, every_s)) == int(seconds / every_s)
+
+
 def test_who_is_refused_is_told_when_to_come_back_and_is_served_then() -> None:
     clock = Clock()
     limiter = RateLimiter(local_lease(Ledger(clock)), clock)
@@ -54,13 +66,13 @@ def test_who_is_refused_is_told_when_to_come_back_and_is_served_then() -> None:
 def test_keys_have_budgets_of_their_own() -> None:
     clock = Clock()
     ledger = Ledger(clock)
-    while ledger.lease("greedy", 60, 1).requests:
+    while ledger.lease("greedy", 60, 1, 0).requests:
         pass
-    assert ledger.lease("modest", 60, 1).requests == 1
+    assert ledger.lease("modest", 60, 1, 0).requests == 1
 
 
 def test_a_ledger_that_grants_nothing_refuses() -> None:
-    async def nothing(_key: str, _per_minute: float, _wanted: int) -> Grant:
+    async def nothing(_key: str, _per_minute: float, _wanted: int, _unused: int) -> Grant:
         return Grant(0, 2.5)
 
     assert asyncio.run(RateLimiter(nothing).wait_for("key", 10)) == 2.5
