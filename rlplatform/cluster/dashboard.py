@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_LESS_TOLD = {
+    "dashboard.modules.dashboard_sdk": logging.WARNING,
+    "dashboard.modules.job.sdk": logging.WARNING,
+    "_private.runtime_env.packaging": logging.WARNING,  # which are of files that are large
+    "_private.runtime_env.working_dir": logging.ERROR,  # that .git and .venv are left out is as it should be
+}
 
 
 def dashboard_address(address: str | None) -> str:
@@ -51,9 +57,9 @@ def connected(address: str | None) -> tuple[JobSubmissionClient, str]:
         raise _unreachable(address, getattr(error, "strerror", None) or str(error)) from error
     from ray.job_submission import JobSubmissionClient
 
-    # Ray tells people what its client does, and lets its variables outdo the address that was given.
-    for name in ("dashboard_sdk", "job.sdk"):
-        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
+    # Ray tells people what its client does and packs, and lets its variables outdo the address that was given.
+    for name, level in _LESS_TOLD.items():
+        logging.getLogger(f"ray.{name}").setLevel(level)
     before = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
     try:
         with talking_to(address):

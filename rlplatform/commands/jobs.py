@@ -113,16 +113,18 @@ def list_(address: Address = None, as_json: Json = False) -> None:
 
 @app.command()
 def status(job: JobId, address: Address = None, as_json: Json = False) -> None:
-    """Show what is known of a job, and the runs it made as far as they are seen from here."""
+    """Show what is known of a job, and the runs and searches it made as far as they are seen from here."""
     from rlplatform.artifacts.job_runs import runs_of_job
+    from rlplatform.artifacts.search_dir import list_searches
     from rlplatform.cluster.jobs import Jobs
     from rlplatform.commands.workspace import home
     from rlplatform.report.tables import run_row
 
     found = Jobs(address).get(job)
     rows = [run_row(record) for record in runs_of_job(home(), found.name)]
+    searches = [record for record in list_searches(home()) if record.job == found.name]
     if as_json:
-        print_json({"job": found, "runs": rows})
+        print_json({"job": found, "runs": rows, "searches": searches})
         return
     print_fields(
         {
@@ -134,6 +136,7 @@ def status(job: JobId, address: Address = None, as_json: Json = False) -> None:
             "runs as": found.entrypoint,
         }
         | {f"run {row.run}": f"{row.state}, {row.step:,} of {row.total_timesteps:,} steps" for row in rows}
+        | {f"search {record.id}": f"{record.state}, at most {record.n_trials} trials" for record in searches}
     )
     _suggest(found)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from rlplatform import cli
+from rlplatform import cli, names
+from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.cluster import jobs as cluster_jobs
 from rlplatform.cluster.job_supervision import Limits
 from rlplatform.cluster.jobs import Job, JobRequest, Submitted
 from rlplatform.commands.jobs import exit_code
+from tests.unit.tune.small_search import small_search
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
 
@@ -86,6 +89,19 @@ def test_waiting_ends_as_the_job_does(
     assert words in capsys.readouterr().err
     assert cli.main(["jobs", "list"]) == 0
     assert words in capsys.readouterr().out
+
+
+def test_a_job_shows_the_searches_that_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(names.HOME_ENV_VAR, str(tmp_path))
+    SearchDir.create(tmp_path, small_search(name="of-nobody"))
+    monkeypatch.setenv(names.JOB_ENV_VAR, "sweep-7")
+    search = SearchDir.create(tmp_path, small_search())
+    assert cli.main(["jobs", "status", "sweep-7"]) == 0
+    shown = capsys.readouterr().out
+    assert f"search {search.id}  created, at most 6 trials" in shown
+    assert "of-nobody" not in shown
 
 
 @pytest.mark.parametrize(
