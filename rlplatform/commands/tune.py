@@ -75,7 +75,7 @@ def tune(
     start_logs()
     options = RayOptions(address=address, limit=concurrent, wait_for_resources=wait)
     result = _run(spec, options) if search is None else _resume(search, options)
-    finish(SearchDir.open(home(), result.search_id), result, publish, as_json)
+    finish(search or SearchDir.open(home(), result.search_id), result, publish, as_json)
 
 
 def load(config: Path, changes: Sequence[str], *, wandb: bool) -> SearchSpec:
@@ -175,9 +175,10 @@ def _resume(search: SearchDir, options: RayOptions) -> SearchResult:
     from rlplatform.commands.search_progress import watch_search
     from rlplatform.tune.run import resume_search
 
-    ended = [trial.trial_id for trial in search.trials() if trial.ended_for_good]
-    say(f"Going on with search {search.id}: {len(ended)} trials have ended.")
-    with watch_search(search.record.objective, ended) as on_progress:
+    ended, record = [trial.trial_id for trial in search.trials() if trial.ended_for_good], search.read()
+    if record.state != "completed":
+        say(f"Going on with search {search.id}: {len(ended)} of {record.n_trials} trials have ended.")
+    with watch_search(record.objective, ended) as on_progress:
         return resume_search(search, options, on_progress)
 
 

@@ -15,7 +15,7 @@ from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.artifacts.search_record import best_trial
 from rlplatform.cli import main
 from rlplatform.commands.tune import finish, load, search_of_this_job
-from rlplatform.names import JOB_ENV_VAR
+from rlplatform.names import HOME_ENV_VAR, JOB_ENV_VAR
 from rlplatform.specs.search_load import dump_search_spec, load_search_spec
 from rlplatform.tune.progress import SearchResult
 from tests.unit.report.searches import add_trial, make_search
@@ -103,6 +103,17 @@ def test_the_end_as_json(search: SearchDir, capsys: pytest.CaptureFixture[str]) 
     assert found["best"]["trial"] == "0001"
     assert found["best"]["runs"][0] == f"searches/{search.id}/trials/0001/seed_1"
     assert str(search.path / "leaderboard.csv") in found["files"]
+
+
+def test_a_search_that_is_completed_is_shown_again_wherever_it_lies(
+    search: SearchDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search.update(state="completed")
+    monkeypatch.setenv(HOME_ENV_VAR, str(tmp_path / "another home"))
+    assert main(["tune", "--resume", str(search.path)]) == 0
+    captured = capsys.readouterr()
+    assert "completed before" in captured.err
+    assert captured.out.splitlines()[1].split()[:3] == ["1", "0001", "stopped"]
 
 
 def test_a_job_that_is_tried_again_goes_on_with_its_search(monkeypatch: pytest.MonkeyPatch) -> None:
