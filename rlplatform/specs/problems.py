@@ -36,6 +36,8 @@ _RULES = {
     "greater_than_equal": "must be ≥ {ge:g}",
     "less_than": "must be < {lt:g}",
     "less_than_equal": "must be ≤ {le:g}",
+    "too_short": "must have {min_length} or more",
+    "too_long": "must have at most {max_length}",
     "string_pattern_mismatch": "must match `{pattern}`",
     "literal_error": "must be {expected}",
 }
@@ -130,7 +132,7 @@ def _explain(error: ErrorDetails, path: Path, model: type[Spec], data: Any) -> s
     rule = _interval(field) if kind.startswith(("greater", "less")) else None
     rule = rule or _RULES.get(kind, f"is not valid: {error['msg']}").format(**context)
     value = dig(data, path)
-    remedy = _members(path, model, data) if kind.startswith(("model", "dict")) else _default_of(field)
+    remedy = _members(path, model, data) if kind.startswith("model") else _default_of(field)
     if kind == "literal_error" and isinstance(value, str):
         close = get_close_matches(value, re.findall(r"'([^']*)'", context["expected"]), n=1)
         remedy = f" Did you mean {close[0]!r}?" if close else remedy

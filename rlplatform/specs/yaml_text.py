@@ -66,17 +66,20 @@ def read_yaml(text: str, source: str) -> Document:
     Raises:
         SpecError: If it is not YAML, has a key twice, or uses tags.
     """
+    lines: dict[Path, int] = {}
     try:
         node = yaml.compose(text, Loader=_Loader)
+        return Document(None if node is None else _build(node, (), lines, source, ()), lines)
     except yaml.MarkedYAMLError as err:
         line = f":{err.problem_mark.line + 1}" if err.problem_mark else ""
         what = " ".join(part for part in (err.context, err.problem) if part)
         raise SpecError(f"{source}{line}: not valid YAML: {what}. Check indentation, colons, brackets there.") from err
     except yaml.YAMLError as err:
         raise SpecError(f"{source}: not valid YAML: {str(err).splitlines()[0]}. Is it a text file in UTF-8?") from err
-    lines: dict[Path, int] = {}
-    data = None if node is None else _build(node, (), lines, source, ())
-    return Document(data, lines)
+    except RecursionError as err:
+        raise SpecError(
+            f"{source}: lists and mappings stand in each other too deeply. A spec has a few levels."
+        ) from err
 
 
 def parse_value(text: str, source: str) -> Any:

@@ -155,6 +155,7 @@ def test_integers_do_not_turn_octal(small: str) -> None:
         (SMALL + "name: &x [*x]\n", r"^small\.yaml:8: an alias must not stand inside its own anchor"),
         (SMALL + "---\n" + SMALL, r"^small\.yaml:8: not valid YAML: expected a single document"),
         ("a\x00b", r"^small\.yaml: not valid YAML: unacceptable character"),
+        ("[" * 3000, r"^small\.yaml: lists and mappings stand in each other too deeply"),
     ],
 )
 def test_what_is_no_spec_is_named_with_its_line(small: str, text: str, message: str) -> None:

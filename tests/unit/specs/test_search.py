@@ -122,6 +122,8 @@ def test_a_file_is_a_search_if_it_has_a_space() -> None:
             r"epochs.lo=3: `space.algorithm.n_epochs.lo` is not a field of .*'log' or 'low'",
         ),
         ("space.algorithm.n_epochs.low=true", r"`space.algorithm.n_epochs.low` must be a number, got true"),
+        ("objective.seeds=[]", r"`objective.seeds` must have 1 or more, got \[\]\.$"),
+        ("space=[a]", r"`space` must be a mapping, got \['a'\]\.$"),
         ("objective.seeds=[1, 1]", r"`objective.seeds` must hold each seed once, got \[1, 1\]\. Remove"),
     ],
 )
