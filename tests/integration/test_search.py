@@ -85,13 +85,16 @@ def killed_search(spec: SearchSpec, home: Path, trial: int, iteration: int) -> S
 SCHEDULERS = {
     "tpe-asha": {"sampler": {"name": "tpe", "n_startup": 2}, "scheduler": {"name": "asha", "grace_steps": 256}},
     "random-pbt": {"scheduler": {"name": "pbt", "every_steps": 256, "quantile_fraction": 0.5}},
+    "hyperband": {"scheduler": {"name": "hyperband", "every_steps": 512, "reduction_factor": 2}},
 }
+KILLED_AT = {"hyperband": (3, 2)}
+"""Trial, and its iteration: where the third trial waits for the fourth, until their bracket is halved."""
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
 def test_a_search_whose_driver_is_killed_ends_as_one_never_killed(local_ray: Any, tmp_path: Path, kind: str) -> None:
     spec = tiny_search(**SCHEDULERS[kind])
-    search = killed_search(spec, tmp_path / "killed", trial=2, iteration=3)
+    search = killed_search(spec, tmp_path / "killed", *KILLED_AT.get(kind, (2, 3)))
     before = {trial.trial_id: trial for trial in search.trials()}
     resumed = resume_search(search, ONE_AT_A_TIME)
     whole = run_search(spec, tmp_path / "whole", ONE_AT_A_TIME)
