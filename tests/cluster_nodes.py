@@ -40,7 +40,7 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "RAY_JOB_STOP_WAIT_TIME_S": "60",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_raylet_start_wait_time_s": "60",
     # A node that is silent for three seconds is dead; Ray's own patience is some twenty.
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
@@ -64,6 +64,7 @@ _FAKE_HEAD = {
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_ID,
 }
 _START_TIMEOUT_S = 300.0
+_START_ATTEMPTS = 4
 _STOP_TIMEOUT_S = 20.0
 
 
@@ -147,9 +148,8 @@ class RayCluster:
 
     def start_head(self) -> None:
         """Start the head, and wait until jobs can be submitted to it."""
-        # Ray takes this file for a sign that a cluster runs here; after a kill it is a lie.
-        (self.temp_dir / "ray_current_cluster").unlink(missing_ok=True)
-        self.head = self._start(
+        self.head = self._start_until(
+            self._answers,
             "--head",
             f"--port={self.port}",
             f"--dashboard-host={HOST}",
@@ -158,7 +158,6 @@ class RayCluster:
             *self.head_options,
             *self._autoscaling(),
         )
-        wait_until(lambda: self._answers(self.head), "the dashboard answers")
 
     def restart_head(self) -> None:
         """Start the head again after its death, on the same ports and the same storage."""
@@ -168,9 +167,9 @@ class RayCluster:
     def add_worker(self, *, num_cpus: float = 2, num_gpus: int = 0) -> Node:
         """Start a worker node, and wait until the cluster knows it."""
         before = len(self.node_ids())
-        node = self._start(f"--address={self.address}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}")
+        options = (f"--address={self.address}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}")
+        node = self._start_until(lambda: len(self.node_ids()) > before, *options)
         self.workers.append(node)
-        wait_until(lambda: _running(node) and len(self.node_ids()) > before, "the worker has joined")
         return node
 
     def node_ids(self) -> list[str]:
@@ -229,6 +228,25 @@ class RayCluster:
         path.write_text(json.dumps({**empty, **config}))
         return [f"--autoscaling-config={path}"]
 
+    def _start_until(self, joined: Callable[[], bool], *options: str) -> Node:
+        """Start a node, and wait until it has joined; again if Ray gives it up, as a busy machine makes it do.
+
+        A node whose agents take more than 15 s to start ends itself, which no setting of Ray changes (2.60).
+        """
+        for _ in range(_START_ATTEMPTS):
+            # Ray takes this file for a sign that a cluster runs here; after a kill it is a lie.
+            if "--head" in options:
+                (self.temp_dir / "ray_current_cluster").unlink(missing_ok=True)
+            node = self._start(*options)
+            try:
+                wait_until(lambda node=node: not node.alive or joined(), f"a node has joined: {options}")  # type: ignore[misc]
+            except BaseException:
+                node.stop()
+                raise
+            if node.alive:
+                return node
+        raise RuntimeError(f"`ray start` ended with {node.process.returncode}: {node.log.read_text()[-2000:]}")
+
     def _start(self, *options: str) -> Node:
         ports = [f"--dashboard-agent-listen-port={free_port()}"]
         environment = self.environment
@@ -246,8 +264,7 @@ class RayCluster:
             )
         return Node(process, log)
 
-    def _answers(self, node: Node) -> bool:
-        _running(node)
+    def _answers(self) -> bool:
         try:
             return isinstance(self.api("/api/jobs/"), list) and bool(self.node_ids())
         except OSError:
@@ -300,9 +317,3 @@ def free_port() -> int:
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind((HOST, port))
             return port
-
-
-def _running(node: Node) -> bool:
-    if not node.alive:
-        raise RuntimeError(f"`ray start` ended with {node.process.returncode}: {node.log.read_text()[-2000:]}")
-    return True
