@@ -34,11 +34,11 @@ def save_best(run_dir: RunDir, folder: Path) -> None:
 
 def restore_best(run_dir: RunDir, checkpoint: Checkpoint | None) -> None:
     """Make the run's best policy what it was at a checkpoint; None: at the beginning, when there was none."""
-    best = run_dir.best_path
-    if not best.is_dir() or (checkpoint is not None and (policy_step(best) or 0) <= checkpoint.manifest.step):
+    best, kept = run_dir.best_path, None if checkpoint is None else checkpoint.path / names.BEST_DIR
+    if checkpoint is not None and best.is_dir() and (policy_step(best) or 0) <= checkpoint.manifest.step:
         return
-    if checkpoint is not None and (checkpoint.path / names.BEST_DIR).is_dir():
+    if kept is not None and kept.is_dir():
         with replace_dir(best) as folder:
-            shutil.copytree(checkpoint.path / names.BEST_DIR, folder, dirs_exist_ok=True)
-    else:
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
+    elif best.is_dir():
         remove_dir(best)

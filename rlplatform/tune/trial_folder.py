@@ -1,7 +1,7 @@
 """A trial on the move: everything it needs to go on, in one folder, for another process, node or trial.
 
     <folder>/trial.json
-    <folder>/seed_0/{spec.yaml, metrics.jsonl, evaluations.jsonl, best/, checkpoints/step_000000012288/}
+    <folder>/seed_0/{spec.yaml, metrics.jsonl, evaluations.jsonl, checkpoints/step_000000012288/}
 
 Population based training lets a trial become a copy of a better one: its runs then have the other's history, and a
 recorded amendment that says what changed.
@@ -69,8 +69,6 @@ def save_seed(trainer: Trainer, folder: Path) -> None:
     shutil.copytree(checkpoint.path, folder / names.CHECKPOINTS_DIR / checkpoint.path.name)
     for name in _HISTORY:
         shutil.copy2(run.path / name, folder / name)
-    if run.best_path.exists():
-        shutil.copytree(run.best_path, folder / names.BEST_DIR)
 
 
 def adopt_seed(run: RunDir, saved: Path, spec: RunSpec, note: TrialNote) -> None:

@@ -152,8 +152,10 @@ def test_a_trial_becomes_a_copy_of_another_under_its_own_point(tmp_path: Path) -
     folder = tmp_path / "saved"
     folder.mkdir()
     donor.save(folder)
+    best = [(run.best_path / names.BEST_FILE).read_bytes() for run in runs_of(donor)]
     heir.adopt(folder)
     heir.start()
+    assert [(run.best_path / names.BEST_FILE).read_bytes() for run in runs_of(heir)] == best
     first = heir.advance()
     assert (first.generation, first.iteration, first.step, first.value) == (1, 2, 128, told.value)
     for run in runs_of(heir):
