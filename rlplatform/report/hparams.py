@@ -15,7 +15,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from rlplatform.artifacts.atomic import replace_dir
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.report.importance import is_numeric
-from rlplatform.report.leaderboard import aggregate, value_curve
+from rlplatform.report.leaderboard import value_curve
+from rlplatform.report.statistics import interquartile_mean
 
 VALUE_TAG = "search/value"
 
@@ -39,7 +40,7 @@ def write_hparams(search: SearchDir, folder: Path) -> Path:
             point = summary_v2.hparams_pb(
                 {name: _scalar(value) for name, value in trial.point.items()}, trial.trial_id, started
             )
-            values = [(step, _value(aggregate(seeds).value)) for step, seeds in curve.items()]
+            values = [(step, _value(interquartile_mean(seeds).value)) for step, seeds in curve.items()]
             score = trial.score(objective)
             if score is not None:  # last: the page shows the newest value of a trial
                 values.append((trial.step, _value(score)))

@@ -17,11 +17,8 @@ from rlplatform.artifacts.run_dir import RunDir
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.artifacts.search_record import TrialRecord
 from rlplatform.report.csv_table import write_csv
-from rlplatform.report.statistics import Estimate, bootstrap, trimmed_mean
+from rlplatform.report.statistics import Estimate, interquartile_mean
 from rlplatform.specs.search import ObjectiveSpec
-
-IQM_FROM = 4
-"""Seeds from which a trial's value is the interquartile mean; of fewer it is the mean."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +97,6 @@ def value_curve(runs: Sequence[RunDir], objective: ObjectiveSpec) -> dict[int, t
     return {step: tuple(curve[step] for curve in curves) for step in sorted(steps)}
 
 
-def aggregate(values: Sequence[float]) -> Estimate:
-    """Return the value of a trial from those of its seeds, with its bootstrap interval.
-
-    Args:
-        values: One for each seed, finite; their mean counts, from four on their interquartile mean.
-    """
-    return bootstrap([values], trimmed_mean if len(values) >= IQM_FROM else lambda samples: samples.mean(axis=1))
-
-
 def evaluations(run: RunDir, metric: str) -> dict[int, float]:
     """Return what a run evaluated to while it trained, by environment step; if never, its final evaluation.
 
@@ -149,7 +137,7 @@ def _row(search: SearchDir, trial: TrialRecord, rank: int | None, objective: Obj
 
 def _spread(curve: Mapping[int, Sequence[float]], score: float) -> Estimate | None:
     """Return the interval of the evaluation that the score comes from; None when it is no longer on disk."""
-    estimates = (aggregate(values) for values in reversed(list(curve.values())))
+    estimates = (interquartile_mean(values) for values in reversed(list(curve.values())))
     return next((one for one in estimates if np.isclose(one.value, score, rtol=1e-9, atol=1e-9)), None)
 
 

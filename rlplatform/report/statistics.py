@@ -113,7 +113,7 @@ def trimmed_mean(samples: Floats) -> Floats:
     """Return the mean of the middle half of each row: the lowest and highest quarter, rounded down, are left out.
 
     Args:
-        samples: float64 ``[n_samples, n_values]``.
+        samples: float64 ``[n_samples, n_values]``; of fewer than four values this is their mean.
     """
     cut = samples.shape[1] // 4
     return np.asarray(np.sort(samples, axis=1)[:, cut : samples.shape[1] - cut].mean(axis=1))

@@ -26,9 +26,6 @@ from rlplatform.train.seeding import RngState, capture_rng, derive_seed, restore
 from rlplatform.train.trainer import Trainer
 from rlplatform.tune.trial_folder import TrialNote, adopt_seed, read_note, save_seed, write_note
 
-IQM_FROM = 4
-"""Seeds from which a trial's value is their interquartile mean."""
-
 
 @dataclass(frozen=True)
 class TrialReport:
@@ -264,9 +261,7 @@ class _Run:
 
 
 def aggregate(values: list[float]) -> float:
-    """Return the mean of one value for each seed; from four seeds on their interquartile mean."""
-    if len(values) < IQM_FROM:
-        return sum(values) / len(values)
+    """Return the interquartile mean of one value for each seed; of fewer than four it is their mean."""
     return float(trimmed_mean(np.asarray([values]))[0])
 
 

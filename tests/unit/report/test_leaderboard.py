@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlplatform.report.leaderboard import aggregate, leaderboard, value_curve, write_leaderboard
+from rlplatform.report.leaderboard import leaderboard, value_curve, write_leaderboard
 from rlplatform.report.search_report import best_run
 from tests.unit.report.searches import add_trial, make_search
 
@@ -84,11 +84,6 @@ def test_a_curve_has_the_steps_at_which_every_seed_was_evaluated(tmp_path: Path)
     first, second = search.runs(record)
     (second.path / "evaluations.jsonl").write_text('{"step":128,"purpose":"evaluation","return_mean":3.0}\n')
     assert value_curve((first, second), search.record.objective) == {128: (1.0, 3.0)}
-
-
-@pytest.mark.parametrize(("values", "expected"), [([0.0, 0.0, 9.0], 3.0), ([0.0, 0.0, 0.0, 90.0], 0.0)])
-def test_few_seeds_count_by_their_mean_and_four_by_the_middle_half(values: list[float], expected: float) -> None:
-    assert aggregate(values).value == expected
 
 
 def test_csv_has_a_column_for_each_parameter(tmp_path: Path) -> None:

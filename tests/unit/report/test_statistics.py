@@ -74,3 +74,8 @@ def test_probability_of_improvement_counts_pairs_and_halves_ties(
 def test_probability_of_improvement_needs_both_sides() -> None:
     with pytest.raises(ValueError, match="at least one result on each side"):
         probability_of_improvement([], [1.0])
+
+
+@pytest.mark.parametrize(("values", "expected"), [([0.0, 0.0, 9.0], 3.0), ([0.0, 0.0, 0.0, 90.0], 0.0)])
+def test_few_seeds_count_by_their_mean_and_four_by_the_middle_half(values: list[float], expected: float) -> None:
+    assert interquartile_mean(values).value == expected
