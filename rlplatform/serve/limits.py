@@ -8,6 +8,7 @@ than 110 % of the limit in any minute, and nobody who keeps to it is refused.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -84,24 +85,31 @@ class RateLimiter:
         """
         self._lease, self._clock = lease, clock
         self._leased: dict[str, _Leased] = {}
+        self._renewals: dict[str, asyncio.Future[float]] = {}
 
     async def wait_for(self, key: str, per_minute: float) -> float:
         """Count one request; return 0 if it may be made, else the seconds after which to try again."""
-        leased = self._leased.get(key)
-        if leased is not None and leased.requests > 0 and self._clock() < leased.until:
-            leased.requests -= 1
-            return 0.0
-        unused = 0
-        if leased is not None:
-            unused, leased.requests = leased.requests, 0
+        while True:
+            leased = self._leased.get(key)
+            if leased is not None and leased.requests > 0 and self._clock() < leased.until:
+                leased.requests -= 1
+                return 0.0
+            renewal = self._renewals.get(key)
+            if renewal is None:  # One for all who wait: what each leased for itself would be missing elsewhere.
+                renewal = self._renewals[key] = asyncio.ensure_future(self._renew(key, per_minute))
+                renewal.add_done_callback(lambda _: self._renewals.pop(key))
+            if wait_s := await asyncio.shield(renewal):
+                return wait_s
+
+    async def _renew(self, key: str, per_minute: float) -> float:
+        leased = self._leased.pop(key, None)
+        unused = leased.requests if leased is not None else 0
         grant = await self._lease(key, per_minute, max(1, int(per_minute * LEASE_SHARE)), unused)
         if grant.requests == 0:
             return grant.retry_after_s
         if len(self._leased) >= MAX_KEYS:
             self._leased.clear()
-        until, leased = self._clock() + LEASE_TTL_S, self._leased.get(key)  # another request may have leased meanwhile
-        left = leased.requests if leased is not None and self._clock() < leased.until else 0
-        self._leased[key] = _Leased(left + grant.requests - 1, until)
+        self._leased[key] = _Leased(grant.requests, self._clock() + LEASE_TTL_S)
         return 0.0
 
 

@@ -21,6 +21,7 @@ from rlplatform.store.experiments import ExperimentStore
 from rlplatform.store.registry import open_registry
 from tests.integration.conftest import eventually
 from tests.integration.experiments import TINY, assert_without_gaps
+from tests.unit.serve.policies import write_policy
 
 N_EXPERIMENTS = 4
 
@@ -106,7 +107,7 @@ def until_all_train(port: int, ids: list[str]) -> None:
 
 def test_four_experiments_survive_the_death_of_cluster_manager_and_replica(tmp_path: Path) -> None:
     home, port = tmp_path / "home", free_port()
-    home.mkdir()
+    open_registry(Settings(home=home)).publish("kept", write_policy(tmp_path / "bundle"))
     with serving(home, port) as tree:
         until_it_answers(tree, port)
         ids = []
@@ -114,6 +115,7 @@ def test_four_experiments_survive_the_death_of_cluster_manager_and_replica(tmp_p
             body = {**TINY, "name": f"number {number}", "total_timesteps": 16_000}
             ids.append(ask(port, "POST", "/experiments", body)["id"])
             ask(port, "POST", f"/experiments/{ids[-1]}/train")
+        assert ask(port, "POST", "/api/v1/models/kept/deploy", {"cpus": 0})["status"] == "deploying"
         until_all_train(port, ids)
     with serving(home, port) as tree:
         until_it_answers(tree, port)
@@ -123,6 +125,8 @@ def test_four_experiments_survive_the_death_of_cluster_manager_and_replica(tmp_p
             victim.send_signal(signal.SIGKILL)
         store = ExperimentStore(open_database(Settings(home=home)))
         eventually(lambda: not store.unfinished(), "all are over", 240)
+        question = {"model_name": "kept", "observation": [0.0] * 4}
+        eventually(lambda: ask(port, "POST", "/deployments/kept/inference", question), "it is deployed again", 60)
     experiments = [store.get(id) for id in ids]
     assert [one.status for one in experiments] == ["completed"] * N_EXPERIMENTS, [one.reason for one in experiments]
     assert all(len(one.run_ids) == 1 for one in experiments)

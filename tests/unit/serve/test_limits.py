@@ -71,6 +71,22 @@ def test_keys_have_budgets_of_their_own() -> None:
     assert ledger.lease("modest", 60, 1, 0).requests == 1
 
 
+def test_those_who_wait_together_lease_together() -> None:
+    ledger, leases = Ledger(), []
+
+    async def lease(key: str, per_minute: float, wanted: int, unused: int) -> Grant:
+        leases.append(wanted)
+        await asyncio.sleep(0)
+        return ledger.lease(key, per_minute, wanted, unused)
+
+    async def ask() -> list[float]:
+        limiter = RateLimiter(lease)
+        return await asyncio.gather(*(limiter.wait_for("key", 1200) for _ in range(12)))
+
+    assert asyncio.run(ask()) == [0.0] * 12
+    assert leases == [12]
+
+
 def test_a_ledger_that_grants_nothing_refuses() -> None:
     async def nothing(_key: str, _per_minute: float, _wanted: int, _unused: int) -> Grant:
         return Grant(0, 2.5)
