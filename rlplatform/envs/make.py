@@ -41,7 +41,7 @@ def make_vec_env(env: EnvSpec, *, seed: int) -> VecEnv:
         MissingPackageError: If the environment or the backend needs a package that is not installed.
         EnvError: If the environments cannot be made, or the backend cannot run them.
     """
-    backend = _resolve_backend(env) if env.backend == "auto" else env.backend
+    backend = _resolve_backend(env)
     make = load_target(BACKENDS[backend])
     if backend in _STEPPED_AS_ONE:
         reward = None if env.reward is None else load_reward(env.reward)
@@ -70,7 +70,7 @@ def resolve_env(env: EnvSpec, seed: int) -> EnvSpec:
         CheckpointError: If `env.state` asks for a way of restoring that is not exact for this environment.
     """
     check_env(env)
-    backend = _resolve_backend(env) if env.backend == "auto" else env.backend
+    backend = _resolve_backend(env)
     n_workers = env.n_workers
     if backend in _STEPPED_AS_ONE:
         _check_same_spaces(env.model_copy(update={"backend": backend}))
@@ -114,7 +114,9 @@ def _check_same_spaces(env: EnvSpec) -> None:
 
 
 def _resolve_backend(env: EnvSpec) -> Backend:
-    """Return `vector` where the environment has a vector version that gives the same and is faster, else `sync`."""
+    """Return the backend; `auto` is `vector` where that gives the same and is faster, else `sync`."""
+    if env.backend != "auto":
+        return env.backend
     if (
         env.n_envs < _VECTOR_FROM
         or env.wrappers

@@ -31,9 +31,7 @@ from torch import Tensor, nn
 from rlplatform.algos.grpo.policies import ActorPolicy
 from rlplatform.errors import BundleError
 from rlplatform.policy.bundle import DistributionType
-
-MASKED_LOGIT = -1e8
-"""What MaskablePPO puts in the place of a forbidden action's logit."""
+from rlplatform.policy.sampling import MASKED_LOGIT
 
 Observation = Tensor | dict[str, Tensor]
 Outputs = dict[str, Tensor]
@@ -256,7 +254,7 @@ def _categorical(raw: Tensor, masks: Tensor | None, nvec: tuple[int, ...], *, si
         part = torch.log_softmax(raw[:, start : start + n], dim=1)
         if masks is not None:
             allowed = masks[:, start : start + n]
-            part = torch.log_softmax(torch.where(allowed, part, torch.full_like(part, MASKED_LOGIT)), dim=1)
+            part = torch.log_softmax(torch.where(allowed, part, torch.full_like(part, float(MASKED_LOGIT))), dim=1)
         logits.append(part)
         actions.append(part.argmax(dim=1))
         start += n

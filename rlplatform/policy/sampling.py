@@ -15,8 +15,8 @@ from rlplatform.policy.spaces import BoxSpace, DiscreteSpace, MultiBinarySpace, 
 Parameters = dict[str, np.ndarray]
 Sampler = Callable[[Parameters, np.random.Generator], np.ndarray]
 
-_MASKED_LOGIT = np.float32(-1e8)
-"""As in MaskablePPO: so low that its probability is 0 in float32."""
+MASKED_LOGIT = np.float32(-1e8)
+"""What MaskablePPO puts in the place of a forbidden action's logit: so low that its probability is 0 in float32."""
 
 
 def sampler(manifest: BundleManifest) -> Sampler | None:
@@ -97,7 +97,7 @@ def apply_masks(parameters: Parameters, masks: np.ndarray, distribution: Distrib
         if name != "logits":
             parameters[name] = np.where(masks, scores, np.float32(-np.inf))
             continue
-        masked = np.where(masks, scores, _MASKED_LOGIT)
+        masked = np.where(masks, scores, MASKED_LOGIT)
         ends = np.cumsum(distribution.nvec)
         for n, end in zip(distribution.nvec, ends, strict=True):
             part = masked[:, end - n : end]

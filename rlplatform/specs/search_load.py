@@ -58,22 +58,6 @@ def is_search(path: str | FilePath) -> bool:
     return "space" in read_mapping(FilePath(path), starts).data
 
 
-def search_spec_from_mapping(data: Mapping[str, Any], source: str) -> SearchSpec:
-    """Check a search that is already data, such as JSON; its `run` must be a mapping.
-
-    Args:
-        data: The search.
-        source: What errors call it.
-
-    Raises:
-        SpecError: If anything is wrong.
-    """
-    layers = Layers(source, dict(data))
-    if "run" in data and not isinstance(data["run"], Mapping):
-        raise SpecError(f"{source}: `run` must be a mapping, got {shown(data['run'])}. Write the run's spec out.")
-    return _search(layers, Layers(source, dict(data.get("run", {}))))
-
-
 def dump_search_spec(spec: SearchSpec) -> str:
     """Return the search as YAML, its run and every default written out; reading it gives an equal search."""
     return write_yaml(spec.model_dump(mode="json"))

@@ -10,7 +10,7 @@ from typing import Any
 from rlplatform import names
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.artifacts.search_record import TrialRecord, TrialState
-from rlplatform.specs.search_load import search_spec_from_mapping
+from rlplatform.specs.search import SearchSpec
 from tests.unit.report.records import NOON
 
 SPACE = {
@@ -33,7 +33,7 @@ def make_search(home: Path, *, seeds: tuple[int, ...] = (0,), **fields: Any) -> 
         "objective": {"seeds": list(seeds), "of": "best"},
         "name": "small",
     }
-    return SearchDir.create(home, search_spec_from_mapping({**spec, **fields}, "test"))
+    return SearchDir.create(home, SearchSpec.model_validate({**spec, **fields}))
 
 
 def add_trial(

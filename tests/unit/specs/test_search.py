@@ -12,7 +12,7 @@ from rlplatform.errors import SpecError
 from rlplatform.specs.schedules import ScheduleSpec
 from rlplatform.specs.schema import search_spec_schema
 from rlplatform.specs.search import SearchSpec, apply_point
-from rlplatform.specs.search_load import dump_search_spec, is_search, load_search_spec, search_spec_from_mapping
+from rlplatform.specs.search_load import dump_search_spec, is_search, load_search_spec
 from rlplatform.specs.search_space import grid_points
 from rlplatform.specs.yaml_text import read_yaml
 
@@ -91,7 +91,6 @@ def test_what_is_written_out_reads_as_the_same_search() -> None:
     first = load(SEARCH, "sampler=tpe", "scheduler={name: asha, grace_steps: 2_000}", "objective.seeds=[3, 4]")
     Path("copy.yaml").write_text(dump_search_spec(first), encoding="utf-8")
     assert load_search_spec("copy.yaml", environ={}) == first
-    assert search_spec_from_mapping(first.model_dump(mode="json"), "a request") == first
 
 
 def test_a_file_is_a_search_if_it_has_a_space() -> None:
@@ -154,13 +153,6 @@ def test_a_problem_names_the_line_of_the_file_that_it_stands_in() -> None:
 def test_a_file_that_is_no_search_says_what_one_starts_with(text: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         load(text)
-
-
-def test_a_search_that_is_data_must_hold_its_run() -> None:
-    with pytest.raises(
-        SpecError, match=r"a request: `run` must be a mapping, got 'run.yaml'\. Write the run's spec out"
-    ):
-        search_spec_from_mapping({"run": "run.yaml", "space": {}}, "a request")
 
 
 # --- the space --------------------------------------------------------------------------------------------------------
