@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError, ValidationException, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 
 from rlplatform.errors import ResourceError, RlPlatformError
@@ -92,14 +92,22 @@ def add_refusals(app: FastAPI, home: Path | None = None) -> None:
         return refusal(error, home)
 
     async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        details = [
-            {"field": ".".join(str(part) for part in problem["loc"]), "problem": problem["msg"]}
-            for problem in error.errors()
-        ]
-        message = "; ".join(f"{one['field']}: {one['problem']}" for one in details)
-        return Response(error_body("ValidationError", message, details), 422, media_type="application/json")
+        return _invalid(error)
+
+    async def invalid_stream(stream: WebSocket, error: Exception) -> None:
+        await stream.send_denial_response(_invalid(error))
 
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(WebSocketRequestValidationError, invalid_stream)
     for kind in (RlPlatformError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)
+
+
+def _invalid(error: Exception) -> Response:
+    assert isinstance(error, ValidationException)
+    details = [
+        {"field": ".".join(str(part) for part in problem["loc"]), "problem": problem["msg"]}
+        for problem in error.errors()
+    ]
+    message = "; ".join(f"{one['field']}: {one['problem']}" for one in details)
+    return Response(error_body("ValidationError", message, details), 422, media_type="application/json")

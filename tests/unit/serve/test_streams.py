@@ -158,7 +158,7 @@ def test_streams_have_a_limit_that_leaves_inference_alone(client: Client) -> Non
         assert client.post(model_name="plain", observation=ONES).status_code == 200
 
 
-@pytest.mark.parametrize(("query", "status"), [("plane", 404), ("../x", 400), ("plain&n=9", 413)])
+@pytest.mark.parametrize(("query", "status"), [("plane", 404), ("../x", 400), ("plain&n=9", 413), ("plain&n=-1", 422)])
 def test_a_stream_about_nothing_is_refused_before_it_opens(query: str, status: int, client: Client) -> None:
     with pytest.raises(InvalidStatus, match=str(status)), client.stream(query):
         pass
