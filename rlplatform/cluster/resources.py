@@ -80,8 +80,8 @@ def check_fits(asked: Booking, nodes: Sequence[Mapping[str, float]], what: str =
     if not _place(asked, [dict(node) for node in nodes]):
         raise ResourceError(
             f"{what} asks for {asked}; the cluster has {describe(nodes, memory=asked.total(MEMORY) > 0)}. Ask for "
-            "less with `resources.cpus`, `resources.gpus`, `resources.memory_bytes` or `env.n_workers`, add nodes, or wait for "
-            "them with `--wait-for-resources`."
+            "less with `resources.cpus`, `resources.gpus`, `resources.memory_bytes` or `env.n_workers`, add nodes, or "
+            "wait for them with `--wait-for-resources`."
         )
 
 
