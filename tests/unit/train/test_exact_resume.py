@@ -54,6 +54,8 @@ def _assert_same(spec: RunSpec, tmp_path: Path, stops: tuple[int, ...], monkeypa
     parts = _train(spec, tmp_path / "parts", stops, monkeypatch)
     assert compare_runs(parts.run_dir, whole.run_dir) == Comparison(True, True, "")
     assert parts.run_dir.evaluations_path.read_bytes() == whole.run_dir.evaluations_path.read_bytes()
+    best, expected = (trainer.run_dir.best_path / names.BEST_FILE for trainer in (parts, whole))
+    assert best.read_bytes() == expected.read_bytes()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
