@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers.pb2 import PB2
 
 from rlplatform.specs.search_space import Dimension, LogUniform
-from rlplatform.tune.schedulers import Population
+from rlplatform.tune.kept_scheduler import Population
 
 
 class Pb2(Population, PB2):

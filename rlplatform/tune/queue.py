@@ -16,9 +16,9 @@ from ray.tune.search import SearchAlgorithm
 
 from rlplatform.artifacts.search_dir import SearchDir
 from rlplatform.specs.search import SearchSpec
+from rlplatform.tune.kept_scheduler import KeptScheduler
 from rlplatform.tune.ledger import Ledger
 from rlplatform.tune.samplers import Sampler
-from rlplatform.tune.schedulers import KeptScheduler
 from rlplatform.tune.trainable import BEST, FAILED, SEARCH, VALUE, RunTrainable
 
 TRAINABLE = RunTrainable.__name__

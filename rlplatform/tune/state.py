@@ -26,10 +26,10 @@ from rlplatform.errors import CheckpointError
 from rlplatform.logs import get_logger
 from rlplatform.names import TRIALS_DIR
 from rlplatform.specs.search import SearchSpec
+from rlplatform.tune.kept_scheduler import KeptScheduler
 from rlplatform.tune.ledger import Ledger
 from rlplatform.tune.queue import TrialQueue
 from rlplatform.tune.samplers import Sampler
-from rlplatform.tune.schedulers import KeptScheduler
 from rlplatform.tune.trainable import BEST, FAILED, GENERATION, ITERATION, REASON, STEP, TRAINED, VALUE
 
 FORMAT = 1

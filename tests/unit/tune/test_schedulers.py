@@ -10,7 +10,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from rlplatform.specs.search import SearchSpec
-from rlplatform.tune.schedulers import KeptScheduler, make_scheduler
+from rlplatform.tune.kept_scheduler import KeptScheduler
+from rlplatform.tune.schedulers import make_scheduler
 from tests.unit.tune.small_search import RATE, small_search
 
 SCHEDULERS: dict[str, dict[str, Any]] = {
