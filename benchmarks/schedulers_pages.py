@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -26,19 +26,20 @@ Pair = tuple[Outcome, Outcome]
 
 def write_page_of(study: str) -> None:
     """Write a study's page from the records of the seeds of which both sides are there."""
-    pairs = read_pairs(study, HOME / "records")
+    _, *others = STUDIES[study].sides
+    pairs = {side: found for side in others if (found := read_pairs(study, side, HOME / "records"))}
     if not pairs:
         raise SystemExit(f"{study}: no seed has records of both sides yet.")
     {"asha": _write_asha, "pbt": _write_pbt}[study](pairs)
 
 
-def read_pairs(study: str, folder: Path) -> list[Pair]:
-    """Return the outcomes of both sides, by seed.
+def read_pairs(study: str, side: str, folder: Path) -> list[Pair]:
+    """Return the outcomes of a study's first side and of another one, by seed.
 
     Raises:
         ValueError: The sides of a seed did not begin with the same points.
     """
-    first, second = (_read(study, side, folder) for side in STUDIES[study].sides)
+    first, second = _read(study, next(iter(STUDIES[study].sides)), folder), _read(study, side, folder)
     pairs = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
     for one, other in pairs:
         for a, b in zip(one.members, other.members, strict=True):
@@ -121,24 +122,26 @@ def _space(study: str) -> str:
 # --- the pages --------------------------------------------------------------------------------------------------------
 
 
-def _write_asha(pairs: Sequence[Pair]) -> None:
+def _write_asha(pairs_of: Mapping[str, Sequence[Pair]]) -> None:
     spec = STUDIES["asha"].spec("asha", 0)
     scheduler, run = spec.scheduler.model_dump(), spec.run
-    share, gain = ratio_of(pairs), _difference(pairs, lambda outcome: best_return(outcome).value)
-    within = sum(best_return(asha).value >= best_return(random).low for random, asha in pairs)
+    factors = {side: STUDIES["asha"].spec(side, 0).scheduler.model_dump()["reduction_factor"] for side in pairs_of}
+    rungs = "; ".join(
+        f"with `reduction_factor: {factor}` at {_rungs(spec.max_steps, scheduler['grace_steps'], factor)} steps"
+        for factor in factors.values()
+    )
     rows = [
-        f"| {random.seed} | {_shown(best_return(random))} | {_shown(best_return(asha))} "
+        f"| {random.seed} | {factors[side]} | {_shown(best_return(random))} | {_shown(best_return(asha))} "
         f"| {'the same' if random.best == asha.best else 'another'} | {random.steps:,} | {asha.steps:,} "
         f"| {asha.steps / random.steps:.2f} | {chance_of(random, asha):.2f} | {sum(m.whole for m in asha.members)} "
         f"| {_cost(random)} | {_cost(asha)} |"
+        for side, pairs in pairs_of.items()
         for random, asha in pairs
     ]
     setting = f"""
 {spec.n_trials} trials of PPO on {run.env.id} with {run.env.n_envs} environments, at most {spec.max_steps:,} steps each,
-{spec.budget.concurrent} at a time. Random search trains every trial to its end; ASHA
-(`grace_steps: {scheduler["grace_steps"]}`, `reduction_factor: {scheduler["reduction_factor"]}`) compares them at
-{_rungs(spec.max_steps, scheduler["grace_steps"], scheduler["reduction_factor"])} steps. A search seed draws the points
-and trains the trials, the same for both (checked). Space: {_space("asha")}.
+{spec.budget.concurrent} at a time. Random search trains every trial to its end; ASHA compares them, {rungs}. A search
+seed draws the points and trains the trials, the same for all (checked). Space: {_space("asha")}.
 """
     measured = f"""
 Each search's best trial is the one whose last evaluation during training ({run.evaluation.n_episodes} episodes) is
@@ -149,25 +152,33 @@ training, over all trials.
     write_page(
         RESULTS / "asha.md",
         "ASHA against random search",
-        f"python -m benchmarks.schedulers asha --seeds {_seeds(pairs)}",
+        f"python -m benchmarks.schedulers asha --seeds {_seeds(pairs_of)}",
         f"""
 {_filled(setting)}
 
 {_filled(measured)}
 
-| Search seed | Random: best return | ASHA: best return | Trial | Random: steps | ASHA: steps | Ratio \
+| Search seed | Factor | Random: best return | ASHA: best return | Trial | Random: steps | ASHA: steps | Ratio \
 | Chance | Whole trials | Random: wall / CPU s | ASHA: wall / CPU s |
-|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|
+|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|
 {chr(10).join(rows)}
 
-* **Steps**: ASHA took {_shown(share, ".2f")} of random search's; the promise is at most {MOST_SHARE:.2f}.
-* **Return**: ASHA's best is {_shown(gain, "+.1f")} over random search's, paired, a 95 % bootstrap over the search
-  seeds. It is within or above the interval of random search's best with {within} of {len(pairs)} search seeds.
+{chr(10).join(_asha_found(factors[side], pairs) for side, pairs in pairs_of.items())}
 
 {ASHA_NOTE}
 
 {describe_machine()}
 """,
+    )
+
+
+def _asha_found(factor: int, pairs: Sequence[Pair]) -> str:
+    share, gain = ratio_of(pairs), _difference(pairs, lambda outcome: best_return(outcome).value)
+    within = sum(best_return(asha).value >= best_return(random).low for random, asha in pairs)
+    return (
+        f"* **Factor {factor}**: {_shown(share, '.2f')} of random search's steps, where the promise is at most "
+        f"{MOST_SHARE:.2f}. The best return\n  is {_shown(gain, '+.1f')} over random search's, and within or above the "
+        f"interval of random search's best with {within} of {len(pairs)}\n  search seeds."
     )
 
 
@@ -186,7 +197,8 @@ def _rungs(most: int, grace: int, factor: int) -> str:
     return " and ".join(", ".join(f"{rung:,}" for rung in rungs).rsplit(", ", 1))
 
 
-def _write_pbt(pairs: Sequence[Pair]) -> None:
+def _write_pbt(pairs_of: Mapping[str, Sequence[Pair]]) -> None:
+    pairs = pairs_of["pbt"]
     spec = STUDIES["pbt"].spec("pbt", 0)
     scheduler, run = spec.scheduler.model_dump(), spec.run
     quantile = math.ceil(spec.n_trials * scheduler["quantile_fraction"])
@@ -215,7 +227,7 @@ population. Intervals are 95 % bootstrap intervals over the pairs.
     write_page(
         RESULTS / "pbt.md",
         "PBT against the same population left alone",
-        f"python -m benchmarks.schedulers pbt --seeds {_seeds(pairs)}",
+        f"python -m benchmarks.schedulers pbt --seeds {_seeds(pairs_of)}",
         f"""
 {_filled(setting)}
 
@@ -246,5 +258,5 @@ def _filled(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 120, break_on_hyphens=False)
 
 
-def _seeds(pairs: Sequence[Pair]) -> str:
-    return ",".join(str(one.seed) for one, _ in pairs)
+def _seeds(pairs_of: Mapping[str, Sequence[Pair]]) -> str:
+    return ",".join(map(str, sorted({one.seed for pairs in pairs_of.values() for one, _ in pairs})))

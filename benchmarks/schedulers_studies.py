@@ -19,11 +19,11 @@ _QUIET = ("run.tracking.tensorboard=false", "run.tracking.csv=false", "run.check
 
 @dataclass(frozen=True)
 class Study:
-    """One search, and the two schedulers that it is run with."""
+    """One search, and the schedulers that it is run with."""
 
     config: Path
     sides: dict[str, str]
-    """Scheduler by name of the side; the first is what the second is compared with."""
+    """Scheduler by name of the side; the first is what the others are compared with."""
     overrides: tuple[str, ...] = ()
     measures_all: bool = False
     """Every trial's policy is evaluated once more when a search has ended, not only the best one's."""
@@ -42,7 +42,11 @@ class Study:
 STUDIES = {
     "asha": Study(
         ROOT / "configs" / "search" / "cartpole_ppo.yaml",
-        {"random": "none", "asha": "{name: asha, grace_steps: 1_200, reduction_factor: 3}"},
+        {
+            "random": "none",
+            "asha": "{name: asha, grace_steps: 1_200, reduction_factor: 3}",
+            "asha4": "{name: asha, grace_steps: 1_200, reduction_factor: 4}",
+        },
         (
             "sampler=random",
             "run.budget.total_timesteps=12_000",
