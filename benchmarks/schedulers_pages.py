@@ -19,6 +19,7 @@ from rlplatform.specs.search_space import Choice, Dimension
 RESULTS = ROOT / "docs" / "results"
 MOST_SHARE = 0.4
 """Share of random search's steps that ASHA may take, by the promise."""
+LEAST_PAIRS = 5
 
 Pair = tuple[Outcome, Outcome]
 """What two sides came to with one search seed."""
@@ -238,17 +239,17 @@ population. Intervals are 95 % bootstrap intervals over the pairs.
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {chr(10).join(rows)}
 
-* **Best of the population**: PBT is {_shown(best, "+.1f")} over the population left alone. {_verdict(best)}
-* **Mean of the population**: PBT is {_shown(whole, "+.1f")}. {_verdict(whole)}
+* **Best of the population**: PBT is {_shown(best, "+.1f")} over the population left alone. {_verdict(best, pairs)}
+* **Mean of the population**: PBT is {_shown(whole, "+.1f")}. {_verdict(whole, pairs)}
 
 {describe_machine()}
 """,
     )
 
 
-def _verdict(difference: Estimate) -> str:
-    if difference.low == difference.high:
-        return "A single pair cannot tell."
+def _verdict(difference: Estimate, pairs: Sequence[Pair]) -> str:
+    if len(pairs) < LEAST_PAIRS:
+        return f"With fewer than {LEAST_PAIRS} pairs that says little."
     if difference.low > 0:
         return "PBT is better."
     return "PBT is worse." if difference.high < 0 else "The interval holds 0: these pairs cannot tell."
