@@ -97,14 +97,16 @@ class RateLimiter:
             renewal = self._renewals.get(key)
             if renewal is None:  # One for all who wait: what each leased for itself would be missing elsewhere.
                 renewal = self._renewals[key] = asyncio.ensure_future(self._renew(key, per_minute))
-                renewal.add_done_callback(lambda _: self._renewals.pop(key))
             if wait_s := await asyncio.shield(renewal):
                 return wait_s
 
     async def _renew(self, key: str, per_minute: float) -> float:
         leased = self._leased.pop(key, None)
         unused = leased.requests if leased is not None else 0
-        grant = await self._lease(key, per_minute, max(1, int(per_minute * LEASE_SHARE)), unused)
+        try:
+            grant = await self._lease(key, per_minute, max(1, int(per_minute * LEASE_SHARE)), unused)
+        finally:  # In here, not when it is done: who comes in between would wait for it without a pause, for ever.
+            del self._renewals[key]
         if grant.requests == 0:
             return grant.retry_after_s
         if len(self._leased) >= MAX_KEYS:
