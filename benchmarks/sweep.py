@@ -184,8 +184,8 @@ thread, {CONCURRENT} trials at a time, learning rates at random. *Plain Tune* is
 metrics as JSON, CSV and TensorBoard, and the state of the search written after every event.
 
 Seconds are the median of {rounds} rounds, all of which the last column shows; ratios are over the first row, and the
-promise is at least {PROMISED}. CPU seconds are those of all processes, with Ray's start; they are what other programs on
-the machine change least.
+promise is at least {PROMISED}. CPU seconds are those of all processes, with Ray's start; they are what other programs
+on the machine change least.
 
 | | A trial, s | Trials per hour | Ratio | A trial, CPU s | Ratio, CPU | Rounds, s |
 |---|---:|---:|---:|---:|---:|---|
