@@ -55,6 +55,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "ppo": f"{__name__}:NOTHING",
     }
     _install(monkeypatch, points)
+    monkeypatch.setattr(catalog, "_plugins", catalog._plugins.__wrapped__)  # not what was found before
     yield
     sys.modules.pop("rlplatform_reinforce", None)
     importlib.invalidate_caches()

@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
+from rlplatform.envs import catalog
 from rlplatform.envs.catalog import (
     BACKENDS,
     environments,
@@ -54,6 +55,7 @@ def test_another_package_adds_by_entry_points_but_replaces_nothing(monkeypatch: 
         return EntryPoints(EntryPoint(name, value, group) for name, value in added.get(group, {}).items())
 
     monkeypatch.setattr(importlib.metadata, "entry_points", fake)
+    monkeypatch.setattr(catalog, "_plugins", catalog._plugins.__wrapped__)  # not what was found before
     assert environments()["CartPole-v1"].target is None
     assert find_wrapper("atari").target.startswith("stable_baselines3")
     assert find_reward("simple_cartpole").target.startswith("rlplatform")
