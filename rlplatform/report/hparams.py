@@ -14,7 +14,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from rlplatform.artifacts.atomic import replace_dir
 from rlplatform.artifacts.search_dir import SearchDir
-from rlplatform.report.importance import is_numeric
+from rlplatform.report.importance import as_numbers
 from rlplatform.report.leaderboard import value_curve
 from rlplatform.report.statistics import interquartile_mean
 
@@ -58,8 +58,8 @@ def _experiment(columns: Mapping[str, Sequence[JsonValue]]) -> Any:
 
 
 def _domain(column: Sequence[JsonValue]) -> Any:
-    if is_numeric(column):
-        numbers = [float(value) for value in column]  # type: ignore[arg-type]
+    numbers = as_numbers(column)
+    if numbers is not None:
         return summary_v2.RealInterval(min(numbers), max(numbers))
     kinds = {_scalar(value) for value in column}
     if all(isinstance(kind, bool) for kind in kinds):

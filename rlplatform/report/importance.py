@@ -62,19 +62,22 @@ def spans_decades(numbers: Sequence[float]) -> bool:
     return min(numbers) > 0 and max(numbers) / min(numbers) >= 100
 
 
-def is_numeric(values: Sequence[JsonValue]) -> bool:
-    """Return whether all values are finite numbers (truth values are not)."""
-    return all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values
-    )
+def as_numbers(values: Sequence[JsonValue]) -> list[float] | None:
+    """Return values as numbers; None unless all of them are finite numbers (truth values are not)."""
+    numbers = [
+        float(value)
+        for value in values
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    ]
+    return numbers if len(numbers) == len(values) else None
 
 
 def _distribution(column: Sequence[JsonValue]) -> Any:
     """Return the optuna distribution of what was really tried: PBT moves parameters out of the space they began in."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    if is_numeric(column):
-        numbers = [float(value) for value in column]  # type: ignore[arg-type]
+    numbers = as_numbers(column)
+    if numbers is not None:
         return FloatDistribution(min(numbers), max(numbers), log=spans_decades(numbers))
     return CategoricalDistribution(sorted({_plain(value) for value in column}, key=str))
 

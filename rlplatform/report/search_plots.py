@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from pydantic import JsonValue
 
 from rlplatform.artifacts.atomic import storage_errors, write_text
-from rlplatform.report.importance import importances, is_numeric, spans_decades
+from rlplatform.report.importance import as_numbers, importances, spans_decades
 from rlplatform.report.leaderboard import LeaderboardRow
 
 HISTORY_FILE = "history.svg"
@@ -141,16 +141,16 @@ def _axis(axes: Any, at: int, name: str, column: Sequence[JsonValue]) -> np.ndar
     """Draw one vertical axis with its labels and return the height of each trial on it, NaN where it has no value."""
     axes.axvline(at, color="0.75", linewidth=1, zorder=0)
     there = [value for value in column if value is not None]
-    if is_numeric(there):
-        numbers = [float(value) for value in there]  # type: ignore[arg-type]
+    numbers = as_numbers(there)
+    if numbers is not None:
         scale = np.log10 if name != "value" and spans_decades(numbers) else np.asarray
         low, high = float(scale(min(numbers))), float(scale(max(numbers)))
         span = high - low or 1.0
         for height, text in ((0.0, f"{min(numbers):.4g}"), (1.0, f"{max(numbers):.4g}")):
             _label(axes, at, height, text)
-        return np.array(
-            [np.nan if value is None else (float(scale(value)) - low) / span for value in column]  # type: ignore[arg-type]
-        )
+        heights = np.full(len(column), np.nan)
+        heights[[value is not None for value in column]] = (scale(numbers) - low) / span
+        return heights
     kinds = sorted({str(value) for value in there})
     place = {kind: index / max(1, len(kinds) - 1) for index, kind in enumerate(kinds)}
     for kind in kinds[:: -(-len(kinds) // MAX_TICKS)]:
