@@ -114,7 +114,8 @@ def compare(env_id: str, n_envs: int, backend: Backend, n_rounds: int) -> Compar
 def _rate(venv: VecEnv) -> float:
     """Return environment steps per second over one round, after a warm-up."""
     rng = np.random.default_rng(0)
-    actions = rng.integers(venv.action_space.n, size=(1024, venv.num_envs))  # type: ignore[attr-defined]
+    assert isinstance(venv.action_space, gym.spaces.Discrete)
+    actions = rng.integers(venv.action_space.n, size=(1024, venv.num_envs))
     venv.reset()
     for action in actions[:WARM_UP_STEPS]:
         venv.step(action)

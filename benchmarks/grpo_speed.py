@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from typing import Any
 
 import torch
 from stable_baselines3 import PPO
@@ -71,9 +72,9 @@ def _rate(algorithm: type[BaseAlgorithm], env_id: str, steps: int, seed: int) ->
     """Return environment steps per CPU second of one training."""
     # By default it asks for pictures, for which LunarLander simulates exhaust.
     envs = make_vec_env(env_id, n_envs=N_ENVS, seed=seed, env_kwargs={"render_mode": None})
-    common = {"batch_size": 256, "n_epochs": 4, "seed": seed, "device": "cpu"}
-    own = {"n_steps": ROLLOUT_STEPS} if algorithm is PPO else {"group_size": GROUP_SIZE}
-    model = algorithm("MlpPolicy", envs, **common, **own)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"batch_size": 256, "n_epochs": 4, "seed": seed, "device": "cpu"}
+    options |= {"n_steps": ROLLOUT_STEPS} if algorithm is PPO else {"group_size": GROUP_SIZE}
+    model = algorithm("MlpPolicy", envs, **options)
     began = time.process_time()
     model.learn(steps)
     seconds = time.process_time() - began

@@ -81,8 +81,6 @@ class Moments:
 
     def install(self) -> None:
         """Hook into the environments, the optimizers, the evaluated policy and file operations of this process."""
-        VecEnv.step = self._before(VecEnv.step, lambda: "between" if self._written else "first")  # type: ignore[method-assign]
-        Policy.act = self._before(Policy.act, lambda: "evaluation")  # type: ignore[method-assign]
         register_optimizer_step_post_hook(lambda *_: self._tick("update"))
         sys.addaudithook(lambda event, _: self._tick("write") if self._writing and event in FILE_EVENTS else None)
         write = CheckpointStore.write
@@ -95,7 +93,13 @@ class Moments:
                 self._writing = False
                 self._written += 1
 
-        CheckpointStore.write = writing  # type: ignore[method-assign,assignment]
+        hooks: dict[type, tuple[str, Callable[..., Any]]] = {
+            VecEnv: ("step", self._before(VecEnv.step, lambda: "between" if self._written else "first")),
+            Policy: ("act", self._before(Policy.act, lambda: "evaluation")),
+            CheckpointStore: ("write", writing),
+        }
+        for owner, (name, hook) in hooks.items():
+            setattr(owner, name, hook)
 
     def _before(self, function: Callable[..., Any], kind: Callable[[], str]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,6 @@ repeated, and what was interrupted goes on. What a search chose is measured on e
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataclasses import asdict
 from benchmarks.schedulers_pages import write_page_of
 from benchmarks.schedulers_studies import CONCURRENT, N_EPISODES, ROOT, STUDIES, Member, Outcome, home, record_path
 from benchmarks.sweep import cpu_seconds
+from rlplatform.artifacts.atomic import write_json
 from rlplatform.artifacts.search_dir import SearchDir, list_searches
 from rlplatform.artifacts.search_record import TrialRecord
 from rlplatform.names import SEARCHES_DIR
@@ -79,7 +79,7 @@ def run_and_measure(study: str, side: str, seed: int) -> None:
         raise SystemExit(f"{study}, {side}, seed {seed}: {folder} says why it did not end. The same command goes on.")
     outcome = measure(study, side, seed, None if begun else cpu_s)
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(asdict(outcome)) + "\n")
+    write_json(record, asdict(outcome))
     print(f"{study} {side} {seed}: {outcome.steps:,} steps, {outcome.wall_s:.0f} s, {cpu_s:.0f} CPU s", flush=True)
 
 
