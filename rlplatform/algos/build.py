@@ -150,6 +150,7 @@ def build_model(spec: AlgoSpec, env: VecEnv, *, seed: int, device: str) -> BaseA
             policy_kwargs=policy_arguments(spec.policy_kwargs),
             **arguments,
         )
+    # What SB3's and sb3-contrib's constructors raise, one or the other, for options that do not fit together.
     except (AssertionError, TypeError, ValueError, RuntimeError, NotImplementedError) as err:
         raise AlgorithmError(f"`{spec.name}` cannot be built with these options and environments: {err}.") from err
 

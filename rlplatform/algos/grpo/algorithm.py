@@ -77,6 +77,7 @@ class GRPO(OnPolicyAlgorithm):
         AlgorithmError: Options exclude each other.
     """
 
+    # SB3 declares its own classes here; these take their places, and share no base with a critic's.
     policy: ActorPolicy  # type: ignore[assignment]
     rollout_buffer: EpisodeBuffer  # type: ignore[assignment]
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -88,13 +89,13 @@ class GRPO(OnPolicyAlgorithm):
     # fmt: off
     def __init__(
         self, policy: str | type[ActorPolicy], env: GymEnv | str,
-        learning_rate: float | Schedule = LinearSchedule(1e-3, 0.0, 1.0),  # noqa: B008  it has no state
+        learning_rate: float | Schedule = LinearSchedule(1e-3, 0.0, 1.0),
         n_groups: int = 1, group_size: int = 32, n_steps: int = 1, batch_size: int = 256, n_epochs: int = 4,
         gamma: float = 0.99, advantage: AdvantageName = "timestep", scaling: Scaling = "batch",
         weighting: Weighting = "transition", alive_peers_only: bool = False, truncation: Truncation = "finite",
         same_start: bool = False, dynamic_sampling: bool = False, overlap: bool = True, action_horizon: int = 8,
         clip_range: float | Schedule = 0.2, clip_range_high: float | None = None,
-        ent_coef: float | Schedule = LinearSchedule(0.01, 0.0, 1.0),  # noqa: B008
+        ent_coef: float | Schedule = LinearSchedule(0.01, 0.0, 1.0),
         kl_coef: float = 0.0, reference_interval: int = 10, max_grad_norm: float = 0.5,
         target_kl: float | None = None, log_std_min: float = -3.0, log_std_max: float = 0.5,
         reward_function: RewardFunction | str | None = None, stats_window_size: int = 100,
