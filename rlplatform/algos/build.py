@@ -12,6 +12,7 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlplatform.algos.catalog import algorithms, find_algorithm
+from rlplatform.algos.optimizers import fuse
 from rlplatform.algos.values import action_noise, constructor_value, policy_arguments
 from rlplatform.errors import AlgorithmError, did_you_mean
 from rlplatform.specs.algos import AlgoSpec
@@ -141,7 +142,7 @@ def build_model(spec: AlgoSpec, env: VecEnv, *, seed: int, device: str) -> BaseA
         )
     arguments = constructor_arguments(spec, env)
     try:
-        return cls(
+        model = cls(
             choose_policy(spec, env.observation_space),
             env,
             seed=seed,
@@ -153,6 +154,8 @@ def build_model(spec: AlgoSpec, env: VecEnv, *, seed: int, device: str) -> BaseA
     # What SB3's and sb3-contrib's constructors raise, one or the other, for options that do not fit together.
     except (AssertionError, TypeError, ValueError, RuntimeError, NotImplementedError) as err:
         raise AlgorithmError(f"`{spec.name}` cannot be built with these options and environments: {err}.") from err
+    fuse(model)
+    return model
 
 
 def constructor_arguments(spec: AlgoSpec, env: VecEnv) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from rlplatform.algos.build import build_model, check_spaces, choose_policy
 from rlplatform.algos.catalog import ALL_ACTION_SPACES, algorithms, find_algorithm
+from rlplatform.algos.optimizers import optimizers
 from rlplatform.errors import AlgorithmError
 from rlplatform.specs.algos import parse_algo
 from tests.envs_for_tests import OBSERVATIONS, TinyEnv
@@ -149,6 +150,24 @@ def test_networks_follow_the_spec() -> None:
     assert [layer.out_features for layer in policy.mlp_extractor.value_net if hasattr(layer, "out_features")] == [12, 4]
     assert isinstance(policy.optimizer, torch.optim.AdamW)
     assert policy.optimizer.param_groups[0]["weight_decay"] == 0.5
+
+
+@pytest.mark.parametrize(("name", "n"), [("ppo", 1), ("dqn", 1), ("sac", 3), ("td3", 2), ("a2c", 0), ("ars", 0)])
+def test_each_adam_does_its_step_in_one_kernel(name: str, n: int) -> None:
+    kind = find_algorithm(name).action_spaces[0]
+    model = build_model(
+        small_spec(name), tiny_envs(find_algorithm(name), actions=KEY_OF_SPACE[kind]), seed=0, device="cpu"
+    )
+    adams = [optimizer for optimizer in optimizers(model) if isinstance(optimizer, torch.optim.Adam)]
+    assert len(adams) == n
+    assert all(group["fused"] for optimizer in adams for group in optimizer.param_groups)
+
+
+def test_a_spec_may_say_otherwise() -> None:
+    spec = parse_algo({"name": "ppo", "policy_kwargs": {"optimizer_kwargs": {"foreach": True, "eps": 1e-5}}})
+    (adam,) = optimizers(build_model(spec, DummyVecEnv([TinyEnv]), seed=0, device="cpu"))
+    assert adam.param_groups[0]["foreach"]
+    assert not adam.param_groups[0]["fused"]
 
 
 @pytest.mark.parametrize("name", ["dqn", "sac"])

@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from rlplatform.algos.build import algorithm_class, build_model
 from rlplatform.algos.catalog import algorithms
+from rlplatform.algos.optimizers import fuse, optimizers
 from rlplatform.algos.values import ACTIVATIONS, OPTIMIZERS, constructor_value
 from rlplatform.specs.algos import CLASS_ARGUMENTS, PLATFORM_ARGUMENTS, parse_algo, spec_class
 from rlplatform.specs.network_options import Activation, Optimizer
@@ -84,8 +85,8 @@ def test_a_default_spec_builds_the_networks_of_a_bare_constructor(name: str) -> 
     expected = bare.policy.state_dict()
     assert built.policy.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in built.policy.state_dict().items())
-    optimizer = getattr(built.policy, "optimizer", None)
-    assert repr(optimizer) == repr(getattr(bare.policy, "optimizer", None))
+    fuse(bare)
+    assert [repr(optimizer) for optimizer in optimizers(built)] == [repr(optimizer) for optimizer in optimizers(bare)]
 
 
 def test_every_activation_and_optimizer_of_the_specs_exists() -> None:
