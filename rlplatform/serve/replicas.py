@@ -18,6 +18,7 @@ from rlplatform.errors import ResourceError
 from rlplatform.logs import configure
 from rlplatform.serve.gateway import Gateway
 from rlplatform.serve.limits import Grant, Lease, Ledger
+from rlplatform.serve.one_write import write_answers_at_once
 from rlplatform.serve.settings import ServeSettings
 from rlplatform.serve.telemetry import SHARE_EVERY_S, Counts, Share, Tally
 
@@ -43,9 +44,10 @@ _RemoteLedger: Any = remote(num_cpus=0, max_restarts=-1)(SharedLedger)
 
 
 def prepare_replica(settings: ServeSettings, home: Path) -> None:
-    """Begin a replica's process: its logs, and its ports closed."""
+    """Begin a replica's process: its logs, its ports closed, and answers that are one write each."""
     configure(settings.log_dir or home / names.LOGS_DIR / "api", settings.log_level, terminal=False)
     _close_inner_port()
+    write_answers_at_once()
 
 
 def _close_inner_port() -> None:
