@@ -1,6 +1,7 @@
 """Measures what the schedulers of searches are worth: ASHA against random search, PBT against a population left alone.
 
     python -m benchmarks.schedulers asha                 writes docs/results/asha.md
+    python -m benchmarks.schedulers asha_long            the same with twice the steps a trial
     python -m benchmarks.schedulers pbt                  writes docs/results/pbt.md
     python -m benchmarks.schedulers pbt --seeds 0,1
     python -m benchmarks.schedulers asha --report-only   write the page again from the records

@@ -31,7 +31,10 @@ def write_page_of(study: str) -> None:
     pairs = {side: found for side in others if (found := read_pairs(study, side, HOME / "records"))}
     if not pairs:
         raise SystemExit(f"{study}: no seed has records of both sides yet.")
-    {"asha": _write_asha, "pbt": _write_pbt}[study](pairs)
+    if study == "pbt":
+        _write_pbt(pairs)
+    else:
+        _write_asha(study, pairs)
 
 
 def read_pairs(study: str, side: str, folder: Path) -> list[Pair]:
@@ -123,10 +126,10 @@ def _space(study: str) -> str:
 # --- the pages --------------------------------------------------------------------------------------------------------
 
 
-def _write_asha(pairs_of: Mapping[str, Sequence[Pair]]) -> None:
-    spec = STUDIES["asha"].spec("asha", 0)
+def _write_asha(study: str, pairs_of: Mapping[str, Sequence[Pair]]) -> None:
+    spec = STUDIES[study].spec("asha", 0)
     scheduler, run = spec.scheduler.model_dump(), spec.run
-    factors = {side: STUDIES["asha"].spec(side, 0).scheduler.model_dump()["reduction_factor"] for side in pairs_of}
+    factors = {side: STUDIES[study].spec(side, 0).scheduler.model_dump()["reduction_factor"] for side in pairs_of}
     rungs = "; ".join(
         f"with `reduction_factor: {factor}` at {_rungs(spec.max_steps, scheduler['grace_steps'], factor)} steps"
         for factor in factors.values()
@@ -142,7 +145,7 @@ def _write_asha(pairs_of: Mapping[str, Sequence[Pair]]) -> None:
     setting = f"""
 {spec.n_trials} trials of PPO on {run.env.id} with {run.env.n_envs} environments, at most {spec.max_steps:,} steps each,
 {spec.budget.concurrent} at a time. Random search trains every trial to its end; ASHA compares them, {rungs}. A search
-seed draws the points and trains the trials, the same for all (checked). Space: {_space("asha")}.
+seed draws the points and trains the trials, the same for all (checked). Space: {_space(study)}.
 """
     measured = f"""
 Each search's best trial is the one whose last evaluation during training ({run.evaluation.n_episodes} episodes) is
@@ -151,9 +154,9 @@ comparison does not count; the interval is a 95 % bootstrap over these episodes.
 training, over all trials.
 """
     write_page(
-        RESULTS / "asha.md",
+        RESULTS / f"{study}.md",
         "ASHA against random search",
-        f"python -m benchmarks.schedulers asha --seeds {_seeds(pairs_of)}",
+        f"python -m benchmarks.schedulers {study} --seeds {_seeds(pairs_of)}",
         f"""
 {_filled(setting)}
 

@@ -39,24 +39,31 @@ class Study:
         return load_search_spec(self.config, overrides=[*_QUIET, *self.overrides, *of_side], environ={})
 
 
+_CARTPOLE = ROOT / "configs" / "search" / "cartpole_ppo.yaml"
+_RANDOM_POINTS = (
+    "sampler=random",
+    "run.evaluation={every_steps: 1_200, n_episodes: 10, final_episodes: 0}",
+    "objective.of=last",
+    "space.algorithm.batch_size.values=[128, 256]",
+    "space.algorithm.n_epochs={type: int, low: 1, high: 12}",
+    # Three more orders of magnitude, in which little or nothing is learned.
+    "space.algorithm.learning_rate={type: loguniform, low: 1e-6, high: 1e-1}",
+)
+
 STUDIES = {
     "asha": Study(
-        ROOT / "configs" / "search" / "cartpole_ppo.yaml",
+        _CARTPOLE,
         {
             "random": "none",
             "asha": "{name: asha, grace_steps: 1_200, reduction_factor: 3}",
             "asha4": "{name: asha, grace_steps: 1_200, reduction_factor: 4}",
         },
-        (
-            "sampler=random",
-            "run.budget.total_timesteps=12_000",
-            "run.evaluation={every_steps: 1_200, n_episodes: 10, final_episodes: 0}",
-            "objective.of=last",
-            "space.algorithm.batch_size.values=[128, 256]",
-            "space.algorithm.n_epochs={type: int, low: 1, high: 12}",
-            # Three more orders of magnitude, in which little or nothing is learned.
-            "space.algorithm.learning_rate={type: loguniform, low: 1e-6, high: 1e-1}",
-        ),
+        (*_RANDOM_POINTS, "run.budget.total_timesteps=12_000"),
+    ),
+    "asha_long": Study(
+        _CARTPOLE,
+        {"random": "none", "asha": "{name: asha, grace_steps: 1_200, reduction_factor: 4}"},
+        (*_RANDOM_POINTS, "run.budget.total_timesteps=24_000"),
     ),
     "pbt": Study(
         ROOT / "benchmarks" / "schedulers_pbt.yaml",

@@ -139,7 +139,9 @@ def all_loads(key: str) -> list[Load]:
     ]
     text = json.dumps({"observation": [0.1, 0.0, 0.05, 0.0]}).encode()
     stream = f"/inference/stream?model_name={MODEL}"
-    loads += [Load("WebSocket, one after the other", app, stream, text, keyed) for app in ("empty", "ours")]
+    loads += [
+        Load("WebSocket, one after the other", app, stream, text, keyed) for app in ("empty", "bare_onnx", "ours")
+    ]
     return loads
 
 

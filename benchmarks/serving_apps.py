@@ -110,6 +110,13 @@ def bare_onnx(home: Path) -> FastAPI:
         obs = np.frombuffer(await request.body(), np.float32).reshape(-1, 4)
         return Response(session.run(["action"], {"obs": obs})[0].tobytes(), media_type="application/octet-stream")
 
+    @app.websocket("/inference/stream")
+    async def stream(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            obs = np.asarray(json.loads(text)["observation"], np.float32)[None]
+            await websocket.send_text(json.dumps({"action": session.run(["action"], {"obs": obs})[0][0].tolist()}))
+
     return app
 
 
