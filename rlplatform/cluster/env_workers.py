@@ -93,7 +93,8 @@ class RayVecEnv(VecEnv):
         for share, (_, infos) in zip(self._shares, answers, strict=True):
             for index, env in enumerate(share):
                 self.reset_infos[env] = infos.get(index, {})
-        return join([observations for observations, _ in answers])  # type: ignore[no-any-return]
+        joined: VecEnvObs = join([observations for observations, _ in answers])
+        return joined
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Send each worker its actions; all of them step at the same time."""

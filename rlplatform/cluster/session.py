@@ -96,7 +96,8 @@ def job_runtime_env() -> dict[str, Any]:
         env_vars = dict(runtime_env.get("env_vars") or {})
         env_vars.setdefault("PYTHONPATH", os.pathsep.join(path for path in paths if path))
         runtime_env["env_vars"] = env_vars
-    return json.loads(json.dumps(runtime_env))  # type: ignore[no-any-return]
+    plain: dict[str, Any] = json.loads(json.dumps(runtime_env))
+    return plain
 
 
 def cluster_nodes() -> tuple[dict[str, float], ...]:

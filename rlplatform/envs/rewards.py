@@ -58,10 +58,11 @@ def load_reward(name: str) -> RewardFunction:
         UnknownNameError: If no reward function has that name.
         EnvError: If it cannot be imported or is not callable.
     """
-    function = load_target(find_reward(name).target)
+    function: Any = load_target(find_reward(name).target)
     if not callable(function):
         raise EnvError(f"`env.reward` must name a function, got {name!r}, which is a {type(function).__name__}.")
-    return function  # type: ignore[no-any-return]
+    loaded: RewardFunction = function
+    return loaded
 
 
 def batch_rewards(function: RewardFunction, obs: Any, action: Any, next_obs: Any, n: int) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ Gymnasium is imported only to convert its own spaces, so that a policy is served
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -57,10 +57,11 @@ class BoxSpace(_Part):
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and the upper bounds, each of the space's shape and dtype."""
-        low, high = (np.asarray(bound, dtype=np.float64) for bound in (self.low, self.high))
-        return tuple(
-            np.broadcast_to(b.reshape(self.shape if b.ndim else ()), self.shape).astype(self.dtype) for b in (low, high)
-        )  # type: ignore[return-value]
+        return self._filled(self.low), self._filled(self.high)
+
+    def _filled(self, bound: Number | tuple[Number, ...]) -> np.ndarray:
+        given = np.asarray(bound, dtype=np.float64)
+        return np.broadcast_to(given.reshape(self.shape if given.ndim else ()), self.shape).astype(self.dtype)
 
 
 class DiscreteSpace(_Part):
@@ -144,7 +145,7 @@ def space_from_gym(space: gym.Space[Any]) -> Space:
 
 def _dtype(space: gym.Space[Any]) -> Any:
     dtype = np.dtype(space.dtype).name
-    if dtype not in ("float16", "float32", "float64", *IntType.__args__):  # type: ignore[attr-defined]
+    if dtype not in ("float16", "float32", "float64", *get_args(IntType)):
         raise BundleError(f"A policy cannot be published for the dtype {dtype} of {space}. Use float32 or an integer.")
     return dtype
 
