@@ -146,14 +146,22 @@ def _features(policy: BasePolicy, obs: Observation, extractor: nn.Module) -> Ten
     return BaseModel.extract_features(policy, cast(Any, obs), cast(Any, extractor))
 
 
+def _features_of_both(policy: Any, obs: Observation) -> tuple[Tensor, Tensor]:
+    """Return what actor and critic see, computed once where they share it: each node costs a small policy 2 µs."""
+    features = _features(policy, obs, policy.pi_features_extractor)
+    if policy.vf_features_extractor is policy.pi_features_extractor:
+        return features, features
+    return features, _features(policy, obs, policy.vf_features_extractor)
+
+
 def _actor_critic(policy: Any) -> Head:
     masks = isinstance(policy, MaskableActorCriticPolicy)
 
     def act(obs: Observation, given: Mapping[str, Tensor]) -> Outputs:
-        latent_pi = policy.mlp_extractor.forward_actor(_features(policy, obs, policy.pi_features_extractor))
-        latent_vf = policy.mlp_extractor.forward_critic(_features(policy, obs, policy.vf_features_extractor))
-        outputs = _draw(policy, latent_pi, given.get("action_masks"))
-        return outputs | {"value": policy.value_net(latent_vf).reshape(-1)}
+        features_pi, features_vf = _features_of_both(policy, obs)
+        outputs = _draw(policy, policy.mlp_extractor.forward_actor(features_pi), given.get("action_masks"))
+        value = policy.value_net(policy.mlp_extractor.forward_critic(features_vf)).squeeze(1)
+        return outputs | {"value": value}
 
     return _actor_critic_head(policy, act, takes_masks=masks)
 
@@ -190,14 +198,14 @@ def _recurrent(policy: RecurrentActorCriticPolicy) -> Head:
             output, (hidden, cell) = lstm(features.unsqueeze(0), (hidden, cell))
             return output.squeeze(0), {f"next_state/{name}_h": hidden, f"next_state/{name}_c": cell}
 
-        memory_pi, state = remember(policy.lstm_actor, "pi", _features(policy, obs, policy.pi_features_extractor))
-        features_vf = _features(policy, obs, policy.vf_features_extractor)
+        features_pi, features_vf = _features_of_both(policy, obs)
+        memory_pi, state = remember(policy.lstm_actor, "pi", features_pi)
         if critic is not None:
             memory_vf, state_vf = remember(critic, "vf", features_vf)
             state |= state_vf
         else:
             memory_vf = memory_pi if policy.critic is None else policy.critic(features_vf)
-        value = policy.value_net(policy.mlp_extractor.forward_critic(memory_vf)).reshape(-1)
+        value = policy.value_net(policy.mlp_extractor.forward_critic(memory_vf)).squeeze(1)
         return _draw(policy, policy.mlp_extractor.forward_actor(memory_pi), None) | {"value": value} | state
 
     lstms = {"pi": policy.lstm_actor} | ({} if critic is None else {"vf": critic})
@@ -248,17 +256,20 @@ def _draw(policy: Any, latent: Tensor, masks: Tensor | None) -> Outputs:
 
 
 def _categorical(raw: Tensor, masks: Tensor | None, nvec: tuple[int, ...], *, single: bool) -> Outputs:
-    logits, actions = [], []
-    start = 0
-    for n in nvec:
-        part = torch.log_softmax(raw[:, start : start + n], dim=1)
-        if masks is not None:
-            allowed = masks[:, start : start + n]
-            part = torch.log_softmax(torch.where(allowed, part, torch.full_like(part, float(MASKED_LOGIT))), dim=1)
-        logits.append(part)
-        actions.append(part.argmax(dim=1))
-        start += n
-    return {"action": actions[0] if single else torch.stack(actions, dim=1), "logits": torch.cat(logits, dim=1)}
+    if single:
+        logits = _normalized(raw, masks)
+        return {"action": logits.argmax(dim=1), "logits": logits}
+    choices = raw.split(nvec, dim=1)
+    allowed = (None,) * len(nvec) if masks is None else masks.split(nvec, dim=1)
+    parts = [_normalized(*both) for both in zip(choices, allowed, strict=True)]
+    return {"action": torch.stack([part.argmax(dim=1) for part in parts], dim=1), "logits": torch.cat(parts, dim=1)}
+
+
+def _normalized(raw: Tensor, allowed: Tensor | None) -> Tensor:
+    logits = torch.log_softmax(raw, dim=1)
+    if allowed is None:
+        return logits
+    return torch.log_softmax(torch.where(allowed, logits, torch.full_like(logits, float(MASKED_LOGIT))), dim=1)
 
 
 def _noisy(
@@ -312,7 +323,11 @@ def _random_search(policy: ARSPolicy) -> Head:
 def _decode(action: Tensor, space: spaces.Space[Any], *, squashed: bool) -> Tensor:
     """Turn the network's action into one for the environment, as the end of SB3's `predict` does."""
     dtype = torch.from_numpy(np.zeros(0, space.dtype)).dtype
-    action = action.reshape(-1, *cast(tuple[int, ...], space.shape)).to(dtype)
+    shape = cast(tuple[int, ...], space.shape)
+    if action.shape[1:] != shape:
+        action = action.reshape(-1, *shape)
+    if action.dtype != dtype:
+        action = action.to(dtype)
     if not isinstance(space, spaces.Box):
         return action
     low, high = (torch.as_tensor(bound, device=action.device) for bound in (space.low, space.high))

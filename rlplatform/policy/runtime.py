@@ -61,7 +61,8 @@ class PolicyRuntime:
             raise BundleError(f"{bundle.path} cannot be run: {str(error).splitlines()[0]} Publish it again.") from error
         manifest = bundle.manifest
         _check_signature(session, manifest)
-        self._run: Callable[[list[str], Mapping[str, np.ndarray]], list[np.ndarray]] = session.run
+        # What is inside of `session.run`, which would check once more what `predict` gives: 4 µs of 60 for a request.
+        self._run: Callable[[list[str], Mapping[str, np.ndarray], None], list[np.ndarray]] = session._sess.run
         self._outputs = [tensor.name for tensor in manifest.outputs]
         self._readers = tuple(
             (key, InputReader(f"obs/{key}" if key else "obs", part))
@@ -118,7 +119,7 @@ class PolicyRuntime:
             self._feed_state(feeds, n, state, episode_start)
         elif state is not None:
             raise PolicyInputError("`state` must be left out: this policy has no memory.")
-        produced = self._run(self._outputs, feeds)
+        produced = self._run(self._outputs, feeds, None)
         action = produced[0]
         end = 1 + self._n_parameters
         parameters = dict(zip(self._parameters, produced[1:end], strict=True))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from gymnasium import spaces
@@ -69,3 +70,10 @@ def test_exporting_again_replaces_the_bundle_whole(tmp_path: Path) -> None:
         export_bundle(zoo.make_model(zoo.Case(algorithm, "box", "Discrete")), None, tmp_path / "b")
     assert PolicyRuntime.load(tmp_path / "b").manifest.algorithm == "dqn"
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_small_graph_has_no_node_that_does_nothing(tmp_path: Path) -> None:
+    bundle = export_bundle(zoo.make_model(zoo.Case("ppo", "box", "Discrete")), None, tmp_path / "b")
+    nodes = [node.op_type for node in onnx.load(bundle.path / "policy.onnx").graph.node]
+    assert nodes.count("Flatten") == 1
+    assert not {"Slice", "Concat", "Reshape"} & set(nodes)
