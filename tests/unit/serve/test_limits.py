@@ -92,3 +92,19 @@ def test_a_ledger_that_grants_nothing_refuses() -> None:
         return Grant(0, 2.5)
 
     assert asyncio.run(RateLimiter(nothing).wait_for("key", 10)) == 2.5
+
+
+def test_who_asks_while_a_lease_comes_in_is_served_too() -> None:
+    """They find the lease used up, and must not wait without a pause for an answer that is there."""
+    late: list[asyncio.Task[float]] = []
+
+    async def waits() -> list[float]:
+        async def lease(key: str, per_minute: float, wanted: int, unused: int) -> Grant:
+            if not late:
+                late.extend(asyncio.create_task(limiter.wait_for("a", 60)) for _ in range(3))
+            return Grant(1, 0.0)
+
+        limiter = RateLimiter(lease)
+        return [await limiter.wait_for("a", 60), *await asyncio.gather(*late)]
+
+    assert asyncio.run(waits()) == [0.0] * 4
