@@ -42,8 +42,10 @@ REQUEST_RULES = (
     # Else HAProxy writes two lines for each: one to a log of the system that nobody may have, and one that Ray reads to
     # count the request, for which it takes as long as HAProxy takes to serve it. The gate counts them already.
     f"http-request set-log-level silent if {_INFERENCE}",
-    # Whoever never ends a request's headers would hold one of 4,096 connections for an hour.
+    # Whoever never ends a request's headers would hold one of 4,096 connections for an hour; whoever never ends its
+    # body, one of Serve's few slots. What is larger than HAProxy's buffer of 16 kB goes on as it comes.
     "timeout http-request 10s",
+    "option http-buffer-request",
 )
 """What the service's frontend does with each request."""
 
