@@ -8,6 +8,7 @@ from typing import Any
 from gymnasium import spaces
 from sb3_contrib.common.maskable.utils import is_masking_supported
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -154,7 +155,8 @@ def build_model(spec: AlgoSpec, env: VecEnv, *, seed: int, device: str) -> BaseA
     # What SB3's and sb3-contrib's constructors raise, one or the other, for options that do not fit together.
     except (AssertionError, TypeError, ValueError, RuntimeError, NotImplementedError) as err:
         raise AlgorithmError(f"`{spec.name}` cannot be built with these options and environments: {err}.") from err
-    fuse(model)
+    if isinstance(model, OnPolicyAlgorithm):
+        fuse(model)
     return model
 
 

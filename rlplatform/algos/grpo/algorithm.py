@@ -126,8 +126,7 @@ class GRPO(OnPolicyAlgorithm):
         """Episodes of the next update that have begun already."""
         self._starts_are_equal: bool | None = None
         """None: not checked yet."""
-        self._copies_are_exact = False
-        self._n_batches = 0
+        self._copies_are_exact, self._n_batches = False, 0
         self._progress = 1.0
         """Remaining when the rollout began: the last one ends past the budget, where schedules have fallen to 0."""
         if self.env is not None:
