@@ -18,8 +18,8 @@ def fuse(model: BaseAlgorithm) -> None:
     """Let a model's Adam do a step in one kernel, unless the spec says how.
 
     torch's default on a CPU is a dozen operations for each tensor, which for networks of this size take longer than the
-    backward pass. The arithmetic is the same up to the last bits of a float32; off-policy algorithms, which amplify
-    those over thousands of updates, are left as Stable-Baselines3 makes them.
+    backward pass. The arithmetic is the same up to the last bits of a float32. Off-policy algorithms are left as
+    Stable-Baselines3 makes them: DQN and SAC ended lower with it over six seeds of short trainings, perhaps by chance.
     """
     for optimizer in optimizers(model):
         if isinstance(optimizer, torch.optim.Adam):

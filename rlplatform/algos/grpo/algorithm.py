@@ -80,6 +80,9 @@ class GRPO(OnPolicyAlgorithm):
     # SB3 declares its own classes here; these take their places, and share no base with a critic's.
     policy: ActorPolicy  # type: ignore[assignment]
     rollout_buffer: EpisodeBuffer  # type: ignore[assignment]
+    _last_obs: Any
+    _last_episode_starts: Any
+    clip_range: Any
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorPolicy,
         "CnnPolicy": ActorCnnPolicy,
@@ -102,10 +105,9 @@ class GRPO(OnPolicyAlgorithm):
         tensorboard_log: str | None = None, policy_kwargs: dict[str, Any] | None = None, verbose: int = 0,
         seed: int | None = None, device: torch.device | str = "auto", _init_setup_model: bool = True,
     ) -> None:
-        super().__init__(
-            policy, env,  # type: ignore[arg-type]
-            learning_rate=learning_rate, n_steps=n_steps, gamma=gamma, gae_lambda=1.0,
-            ent_coef=ent_coef,  # type: ignore[arg-type]
+        init: Any = super().__init__  # It takes another policy, and no schedule of the entropy.
+        init(
+            policy, env, learning_rate=learning_rate, n_steps=n_steps, gamma=gamma, gae_lambda=1.0, ent_coef=ent_coef,
             vf_coef=0.0, max_grad_norm=max_grad_norm, use_sde=False, sde_sample_freq=-1,
             stats_window_size=stats_window_size, tensorboard_log=tensorboard_log, policy_kwargs=policy_kwargs,
             verbose=verbose, device=device, seed=seed, _init_setup_model=False,
@@ -122,10 +124,8 @@ class GRPO(OnPolicyAlgorithm):
         self.log_std_min, self.log_std_max = log_std_min, log_std_max
         self.reference_policy: ActorPolicy | None = None
         self._batch: Batch | None = None
-        self._carried: dict[str, Any] | None = None
-        """Episodes of the next update that have begun already."""
-        self._starts_are_equal: bool | None = None
-        """None: not checked yet."""
+        self._carried: dict[str, Any] | None = None  # Episodes of the next update that have begun already.
+        self._starts_are_equal: bool | None = None  # None: not checked yet.
         self._copies_are_exact, self._n_batches = False, 0
         self._progress = 1.0
         """Remaining when the rollout began: the last one ends past the budget, where schedules have fallen to 0."""
@@ -142,9 +142,9 @@ class GRPO(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self.policy = self.policy_class(  # type: ignore[assignment]
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-        ).to(self.device)
+        make: Any = self.policy_class
+        policy = make(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = policy.to(self.device)
         self.clip_range = FloatSchedule(self.clip_range)
         n_values = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else 0
         self.rollout_buffer = EpisodeBuffer(
@@ -299,7 +299,7 @@ class GRPO(OnPolicyAlgorithm):
         """Step every environment once."""
         step: dict[str, Any] = {"observations": self._last_obs}
         with torch.no_grad():
-            obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+            obs = obs_as_tensor(self._last_obs, self.device)
             drawn, log_probs = self.policy(obs)
             if counterfactual is not None:
                 step["all_log_probs"] = torch.log_softmax(self.policy.raw(obs), dim=1).cpu().numpy()
@@ -313,7 +313,7 @@ class GRPO(OnPolicyAlgorithm):
         # Also where the callback stops: the episodes may be taken up again, and the environments have moved.
         self._update_info_buffer(infos, dones)
         buffer.add(step, dones, infos, limit)
-        self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+        self._last_obs, self._last_episode_starts = new_obs, dones
         return going_on
 
     def _within_bounds(self, actions: NDArray[Any]) -> NDArray[Any]:
@@ -348,7 +348,7 @@ class GRPO(OnPolicyAlgorithm):
         learning_rate = self.lr_schedule(self._progress)
         update_learning_rate(self.policy.optimizer, learning_rate)
         self.logger.record("train/learning_rate", learning_rate)
-        clip_low = self.clip_range(self._progress)  # type: ignore[operator]
+        clip_low = self.clip_range(self._progress)
         coefficients = Coefficients(
             clip_low=clip_low,
             clip_high=clip_low if self.clip_range_high is None else self.clip_range_high,

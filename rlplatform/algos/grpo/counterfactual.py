@@ -28,6 +28,7 @@ from rlplatform.errors import AlgorithmError
 _CHECKED_STEPS = 20
 _STEPS_BEFORE = 3
 _COPY_ERRORS = (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What somebody else's environment may raise where its state cannot be copied."""
 
 
 class Counterfactual:
